@@ -1,0 +1,41 @@
+"""nnface: faces in photographs, from data set to deployment.
+
+>>> from nnface import Detector, read_image  # doctest: +SKIP
+>>> faces = Detector()(read_image("team.jpg"))  # doctest: +SKIP
+
+Importing the package imports none of its parts: each name is fetched on first use, so ``import nnface`` is quick and
+never imports torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nnface.version import __version__
+
+if TYPE_CHECKING:
+    from nnface.errors import NnfaceError as NnfaceError
+    from nnface.image import read as read_image
+    from nnface.predict.detector import Detector as Detector
+    from nnface.results import Face as Face
+    from nnface.results import Faces as Faces
+
+_HOME = {
+    "Detector": ("nnface.predict.detector", "Detector"),
+    "Face": ("nnface.results", "Face"),
+    "Faces": ("nnface.results", "Faces"),
+    "NnfaceError": ("nnface.errors", "NnfaceError"),
+    "read_image": ("nnface.image", "read"),
+}
+
+__all__ = ["Detector", "Face", "Faces", "NnfaceError", "__version__", "read_image"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nnface' has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Boxes, points, anchors and the letterbox: numpy only."""

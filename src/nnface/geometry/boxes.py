@@ -1,0 +1,128 @@
+"""Boxes and points: overlap, non-maximum suppression, and the two codings of a detector's outputs.
+
+Boxes are x1, y1, x2, y2 and anchors centre x, centre y, width, height, all in pixels of the network's input, float32.
+The codings are defined in :class:`nnface.spec.DetectionSpec`. Leading axes may be any, as long as they broadcast.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_LIMIT = np.float32(1e6)
+"""Coded values are clamped to this, so that an untrained or hostile network cannot make a coordinate infinite."""
+
+_MAX_LOG = np.float32(20.0)
+"""The largest magnitude of the logarithm of a box's size over its anchor's; exp overflows in float32 at 88."""
+
+_MIN_SIZE = np.float32(1e-3)
+"""Smaller sides, in pixels, are coded as this: the logarithm of zero is not a number to learn."""
+
+
+def iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union of every pair: (N, 4) and (M, 4) give (N, M) float32.
+
+    Sides are x2 - x1, without the old +1; the IoU of two boxes without area is 0.
+    """
+    shared = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    shared = np.maximum(shared, 0)
+    intersection: Floats = shared[..., 0] * shared[..., 1]
+    union = area(a)[:, None] + area(b)[None, :] - intersection
+    overlap: Floats = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return overlap
+
+
+def area(boxes: Floats) -> Floats:
+    """Areas of boxes (..., 4), in square pixels; 0 where x2 < x1 or y2 < y1."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    areas: Floats = sides[..., 0] * sides[..., 1]
+    return areas
+
+
+def encode(boxes: Floats, anchors: Floats, variances: tuple[float, float] = (0.1, 0.2)) -> Floats:
+    """Boxes (..., 4) in the ``ssd`` coding relative to ``anchors`` (..., 4); sides below 0.001 pixel count as that."""
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2 - anchors[..., :2]
+    size = np.maximum(boxes[..., 2:] - boxes[..., :2], _MIN_SIZE) / anchors[..., 2:]
+    deltas = np.concatenate([centre / (variances[0] * anchors[..., 2:]), np.log(size) / variances[1]], axis=-1)
+    return deltas.astype(np.float32, copy=False)
+
+
+def decode(deltas: Floats, anchors: Floats, variances: tuple[float, float] = (0.1, 0.2)) -> Floats:
+    """The boxes (..., 4) of ``ssd``-coded ``deltas`` (..., 4); always finite, whatever the network says."""
+    deltas = _bounded(deltas)
+    centre = anchors[..., :2] + deltas[..., :2] * np.float32(variances[0]) * anchors[..., 2:]
+    size = anchors[..., 2:] * np.exp(np.clip(deltas[..., 2:] * np.float32(variances[1]), -_MAX_LOG, _MAX_LOG))
+    corner = centre - size / 2
+    return np.concatenate([corner, corner + size], axis=-1)
+
+
+def encode_points(points: Floats, anchors: Floats, variances: tuple[float, float] = (0.1, 0.2)) -> Floats:
+    """Points (..., P, 2) in the ``ssd`` coding, as (..., 2 P); NaN stays NaN."""
+    deltas = (points - anchors[..., None, :2]) / (np.float32(variances[0]) * anchors[..., None, 2:])
+    return deltas.reshape(*deltas.shape[:-2], -1).astype(np.float32, copy=False)
+
+
+def decode_points(deltas: Floats, anchors: Floats, variances: tuple[float, float] = (0.1, 0.2)) -> Floats:
+    """The points (..., P, 2) of ``ssd``-coded ``deltas`` (..., 2 P); always finite."""
+    pairs = _bounded(deltas).reshape(*deltas.shape[:-1], -1, 2)
+    return anchors[..., None, :2] + pairs * np.float32(variances[0]) * anchors[..., None, 2:]
+
+
+def encode_distance(boxes: Floats, anchors: Floats) -> Floats:
+    """Boxes (..., 4) in the ``distance`` coding: left, top, right, bottom from the anchor's centre, in anchor sizes."""
+    reach = np.concatenate([anchors[..., :2] - boxes[..., :2], boxes[..., 2:] - anchors[..., :2]], axis=-1)
+    return np.divide(reach, _twice(anchors[..., 2:]), dtype=np.float32)
+
+
+def decode_distance(deltas: Floats, anchors: Floats) -> Floats:
+    """The boxes (..., 4) of ``distance``-coded ``deltas`` (..., 4); always finite."""
+    reach = _bounded(deltas) * _twice(anchors[..., 2:])
+    return np.concatenate([anchors[..., :2] - reach[..., :2], anchors[..., :2] + reach[..., 2:]], axis=-1)
+
+
+def encode_points_distance(points: Floats, anchors: Floats) -> Floats:
+    """Points (..., P, 2) in the ``distance`` coding, as (..., 2 P); NaN stays NaN."""
+    return encode_points(points, anchors, (1.0, 1.0))
+
+
+def decode_points_distance(deltas: Floats, anchors: Floats) -> Floats:
+    """The points (..., P, 2) of ``distance``-coded ``deltas`` (..., 2 P); always finite."""
+    return decode_points(deltas, anchors, (1.0, 1.0))
+
+
+def nms(boxes: Floats, scores: Floats, iou: float, offset: float = 0.0, limit: int | None = None) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression: a box goes where a kept one of higher score overlaps it by more than ``iou``.
+
+    Args:
+        boxes: (N, 4) float32, finite.
+        scores: (N,) float32; of equal ones the first counts as higher.
+        iou: the largest overlap that two kept boxes may have.
+        offset: added to every width and height; 1 is the convention of biubug6's published figures.
+        limit: stop when so many are kept.
+
+    Returns:
+        (K,) indices of the kept boxes, best first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T)
+    x2, y2 = x2 + np.float32(offset), y2 + np.float32(offset)
+    areas = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
+    left = np.arange(len(order))
+    kept: list[int] = []
+    # One round a survivor, over the boxes that are still in the race: few rounds, and soon short ones.
+    while len(left) and (limit is None or len(kept) < limit):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        width = np.minimum(x2[left], x2[best]) - np.maximum(x1[left], x1[best])
+        height = np.minimum(y2[left], y2[best]) - np.maximum(y1[left], y1[best])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        left = left[shared <= np.float32(iou) * (areas[left] + areas[best] - shared)]
+    return order[np.array(kept, np.intp)]
+
+
+def _twice(sizes: Floats) -> Floats:
+    return np.concatenate([sizes, sizes], axis=-1)
+
+
+def _bounded(deltas: Floats) -> Floats:
+    return np.clip(np.nan_to_num(deltas, nan=0.0), -_LIMIT, _LIMIT)

@@ -71,7 +71,7 @@ def decode_points(deltas: Floats, anchors: Floats, variances: tuple[float, float
 def encode_distance(boxes: Floats, anchors: Floats) -> Floats:
     """Boxes (..., 4) in the ``distance`` coding: left, top, right, bottom from the anchor's centre, in anchor sizes."""
     reach = np.concatenate([anchors[..., :2] - boxes[..., :2], boxes[..., 2:] - anchors[..., :2]], axis=-1)
-    return np.divide(reach, _twice(anchors[..., 2:]), dtype=np.float32)
+    return (reach / _twice(anchors[..., 2:])).astype(np.float32, copy=False)
 
 
 def decode_distance(deltas: Floats, anchors: Floats) -> Floats:

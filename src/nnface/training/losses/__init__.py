@@ -1,0 +1,1 @@
+"""Losses, a file each: network outputs and targets in, scalars out."""

@@ -1,0 +1,169 @@
+"""The loss of :class:`nnface.models.anchorfree.AnchorFree`: dynamic assignment, quality scores, boxes and points.
+
+* Assignment: SimOTA (YOLOX, Ge et al. 2021, https://arxiv.org/abs/2107.08430): for each face the k cells of least cost,
+  k being the sum of its best IoUs; a cell wanted by several goes to the cheapest.
+* Scores: quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388), whose target is the box's IoU.
+* Boxes: EIoU (Zhang et al. 2021, https://arxiv.org/abs/2101.08158).
+* Landmarks: the mean distance in units of the face's size.
+
+Everything is divided by the number of faces of the step (over all processes and accumulated parts), which follows from
+the labels alone: so several processes, or several parts, give the gradient of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """The faces of one picture, in pixels of the network's input."""
+
+    boxes: Tensor
+    """(n, 4) float32: x1, y1, x2, y2."""
+    landmarks: Tensor
+    """(n, 5, 2) float32, NaN where a face has none."""
+    ignored: Tensor
+    """(n,) bool: regions that count neither as a face nor as background."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each part of the loss counts."""
+
+    score: float = 1.0
+    box: float = 2.0
+    landmark: float = 4.0
+
+
+def cells(height: int, width: int, strides: Sequence[int], device: torch.device | None = None) -> Tensor:
+    """(A, 3): centre x, centre y and stride of every cell, in the order level, row, column; pixels of the input."""
+    parts = []
+    for stride in strides:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
+        centres = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
+        parts.append(torch.cat([centres, centres.new_full((len(centres), 1), stride)], 1))
+    return torch.cat(parts).float()
+
+
+def decode(distances: Tensor, grid: Tensor) -> Tensor:
+    """Distances (..., A, 4) in strides to boxes x1, y1, x2, y2 in pixels."""
+    lengths = distances * grid[:, 2:3]
+    return torch.cat([grid[:, :2] - lengths[..., :2], grid[:, :2] + lengths[..., 2:]], -1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(n, 4) and (m, 4) to (n, m)."""
+    sides = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0)
+    inside = sides.prod(-1)
+    areas = [(x[:, 2:] - x[:, :2]).clamp(min=0).prod(-1) for x in (a, b)]
+    return inside / (areas[0][:, None] + areas[1] - inside).clamp(min=1e-9)
+
+
+def eiou_loss(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Row by row: the EIoU loss (n,) and the plain IoU (n,) of (n, 4) boxes."""
+    sides = (torch.minimum(boxes[:, 2:], targets[:, 2:]) - torch.maximum(boxes[:, :2], targets[:, :2])).clamp(min=0)
+    inside = sides.prod(-1)
+    size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
+    iou = inside / (size.prod(-1) + target_size.prod(-1) - inside).clamp(min=1e-6)
+    hull = torch.maximum(boxes[:, 2:], targets[:, 2:]) - torch.minimum(boxes[:, :2], targets[:, :2])
+    hull_squared = hull.square().clamp(min=1e-6)
+    shift = ((boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]) / 2).square().sum(-1)
+    stretch = ((size - target_size).square() / hull_squared).sum(-1)
+    return 1 - iou + shift / hull_squared.sum(-1) + stretch, iou
+
+
+def assign(
+    logits: Tensor, boxes: Tensor, grid: Tensor, faces: Tensor, radius: float = 2.5, candidates: int = 10
+) -> Tensor:
+    """SimOTA for one picture.
+
+    Args:
+        logits: (A,) of a face; boxes: (A, 4) decoded; grid: (A, 3) as :func:`cells` gives it.
+        faces: (n, 4) boxes of the faces.
+        radius: cells whose centre lies within this many strides of a face's centre may be chosen, and those inside its
+            box.
+        candidates: the best IoUs that are summed to a face's number of cells.
+
+    Returns:
+        (A,) the face's number for each chosen cell, -1 elsewhere.
+    """
+    chosen = torch.full((len(grid),), -1, dtype=torch.long, device=grid.device)
+    if not len(faces):
+        return chosen
+    centres = (faces[:, :2] + faces[:, 2:]) / 2
+    offset = (grid[:, None, :2] - centres).abs().amax(-1)
+    near = offset < radius * grid[:, 2:3]
+    inside = ((grid[:, None, :2] > faces[:, :2]) & (grid[:, None, :2] < faces[:, 2:])).all(-1)
+    rows = (near | inside).any(1).nonzero()[:, 0]
+    if not len(rows):
+        return chosen
+    near, inside, offset = near[rows], inside[rows], offset[rows] / grid[rows, 2:3]
+    overlap = pairwise_iou(boxes[rows], faces)
+    score_cost = F.binary_cross_entropy_with_logits(logits[rows, None].expand_as(overlap), overlap, reduction="none")
+    # Cells outside of both regions only as a last resort; the small term of distance settles ties of a fresh network.
+    cost = score_cost + 3 * -(overlap + 1e-7).log() + 1e4 * ~(near & inside) + 1e5 * ~(near | inside) + 0.1 * offset
+    top = overlap.topk(min(candidates, len(rows)), 0).values.sum(0).int().clamp(min=1)
+    ranks = cost.argsort(0, stable=True).argsort(0, stable=True)
+    wanted = (ranks < top) & (cost < 1e5)
+    # A cell that several faces want goes to the one that it costs least.
+    best = torch.where(wanted, cost, cost.new_tensor(float("inf"))).argmin(1)
+    taken = wanted.any(1)
+    chosen[rows[taken]] = best[taken]
+    return chosen
+
+
+def losses(
+    outputs: dict[str, Tensor], grid: Tensor, targets: Sequence[Targets], faces: float, weights: Weights
+) -> dict[str, Tensor]:
+    """The weighted parts of the loss, scalars: ``score``, ``box`` and, where the network has them, ``landmark``.
+
+    Args:
+        outputs: ``logits`` (N, A, 1), ``boxes`` (N, A, 4) in strides, ``landmarks`` (N, A, 10) in strides.
+        grid: (A, 3), see :func:`cells`.
+        targets: one for each picture.
+        faces: the number of faces in the whole step; the parts are divided by it (by 1 where there are none).
+        weights: what each part is multiplied by.
+    """
+    logits, boxes = outputs["logits"][..., 0].float(), decode(outputs["boxes"].float(), grid)
+    quality = torch.zeros_like(logits)
+    counted = torch.ones_like(logits, dtype=torch.bool)
+    zero = logits.sum() * 0 + boxes.sum() * 0
+    box_loss, landmark_loss = zero, zero
+    for i, target in enumerate(targets):
+        valid = ~target.ignored
+        faces_here, points_here = target.boxes[valid], target.landmarks[valid]
+        with torch.no_grad():
+            chosen = assign(logits[i], boxes[i], grid, faces_here)
+            regions = target.boxes[target.ignored]
+            within = ((grid[:, None, :2] >= regions[:, :2]) & (grid[:, None, :2] <= regions[:, 2:])).all(-1).any(1)
+            counted[i] = ~within | (chosen >= 0)
+        cell = (chosen >= 0).nonzero()[:, 0]
+        if not len(cell):
+            continue
+        face = chosen[cell]
+        each, iou = eiou_loss(boxes[i, cell], faces_here[face])
+        quality[i, cell] = iou.detach().clamp(0, 1)
+        # A large face has ten cells and a tiny one a single one: the root balances them.
+        share = torch.bincount(face, minlength=len(faces_here))[face].float().rsqrt()
+        box_loss = box_loss + (each * share).sum()
+        if "landmarks" in outputs:
+            known = ~points_here[face].isnan().flatten(1).any(1)
+            if known.any():
+                at = grid[cell[known]]
+                points = outputs["landmarks"][i, cell[known]].float().view(-1, 5, 2)
+                wanted = points_here[face[known]]
+                size = (faces_here[face[known], 2:] - faces_here[face[known], :2]).prod(-1).sqrt()
+                distance = (points * at[:, None, 2:] + at[:, None, :2] - wanted).abs().mean((1, 2)) / size
+                landmark_loss = landmark_loss + (distance * share[known]).sum()
+    probability = logits.detach().sigmoid()
+    focus = (quality - probability).square()
+    score_loss = (F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * focus * counted).sum()
+    parts = {"score": weights.score * score_loss, "box": weights.box * box_loss}
+    if "landmarks" in outputs:
+        parts["landmark"] = weights.landmark * landmark_loss + outputs["landmarks"].sum() * 0
+    return {name: part / max(faces, 1.0) for name, part in parts.items()}

@@ -1,7 +1,8 @@
 """The official ground truth of WIDER FACE val: four MATLAB files, read with scipy (the extra ``[eval]``).
 
 ``wider_face_val.mat`` holds every face; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and ``wider_hard_val.mat``
-hold the numbers of those that each setting counts. Lists of pictures, one ``event/name[.jpg]`` a line, are read here too.
+hold the numbers of those that each setting counts. Lists of pictures, one ``event/name[.jpg]`` a line, are read here
+too.
 """
 
 from pathlib import Path, PurePosixPath

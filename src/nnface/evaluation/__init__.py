@@ -1,0 +1,1 @@
+"""Run a predictor over a data set and hand what it says to a metric."""

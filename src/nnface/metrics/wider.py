@@ -204,21 +204,18 @@ def by_height(boxes: Mapping[str, ArrayLike], invalid: Mapping[str, ArrayLike] |
     return Truth(arrays, counted)
 
 
-def height_curves(
-    matches: Matches, truth: Truth, setting: str, bounds: Sequence[float] = BUCKETS
-) -> dict[tuple[float, float], Curve]:
-    """The curve of each range of face heights (lower bound included), among the faces that ``setting`` counts.
+def ranges(bounds: Sequence[float] = BUCKETS) -> list[tuple[float, float]]:
+    """The ranges of face heights between ``bounds``, the lower one included."""
+    return list(pairwise(bounds))
 
-    Other faces, and predictions outside the range that belong to none, count neither way.
-    """
-    curves = {}
-    for low, high in pairwise(bounds):
-        inside = []
-        for key, flags in truth.counted[setting].items():
-            height = truth.boxes[key][:, 3] - truth.boxes[key][:, 1]
-            inside.append(flags & (height >= low) & (height < high))
-        curves[low, high] = curve(matches, inside, (low, high))
-    return curves
+
+def in_range(truth: Truth, setting: str, heights: tuple[float, float]) -> list[Flags]:
+    """For each picture (m,) bool: the faces of ``setting`` whose height is in the range, for :func:`curve`."""
+    inside = []
+    for key, flags in truth.counted[setting].items():
+        height = truth.boxes[key][:, 3] - truth.boxes[key][:, 1]
+        inside.append(flags & (height >= heights[0]) & (height < heights[1]))
+    return inside
 
 
 def bootstrap(

@@ -1,0 +1,207 @@
+"""``nnface evaluate`` runs a model over a benchmark; ``nnface score`` scores prediction files that are there."""
+
+from pathlib import Path
+
+import click
+
+from nnface.commands.output import progress, say
+from nnface.datasets import fddb as fddb_data
+from nnface.datasets.widerface_predictions import read_predictions, write_predictions
+from nnface.datasets.widerface_truth import choose, read_list, read_truth
+from nnface.errors import NnfaceError, UsageError
+from nnface.evaluation import fddb as fddb_benchmark
+from nnface.evaluation import widerface as benchmark
+from nnface.files import write_atomic
+from nnface.metrics.wider import Truth
+
+FOLDER = click.Path(path_type=Path)
+_json = click.option("--json", "json_file", metavar="FILE", help="Write the figures, 0 to 1, as JSON; - for stdout.")
+_save = click.option("--save", type=FOLDER, metavar="DIR", help="Write JSON, plots and an HTML page into this folder.")
+_list = click.option("--list", "list_file", type=FOLDER, metavar="FILE", help="Only these pictures: event/name a line.")
+_model = click.option("--model", default="default", show_default=True, help="A model file, or a name of the zoo.")
+_device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+_threads = click.option("--threads", type=click.IntRange(1), help="Threads of the runtime.  [default: its own choice]")
+_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures at once.")
+
+
+@click.group()
+def score() -> None:
+    """Score prediction files that are there."""
+
+
+@click.group()
+def evaluate() -> None:
+    """Run a model over a benchmark and score it."""
+
+
+@score.command("widerface")
+@click.argument("predictions", type=FOLDER)
+@click.option("--truth", type=FOLDER, metavar="DIR", required=True, help="Folder of the four ground-truth .mat files.")
+@_list
+@_json
+@_save
+def score_widerface(
+    predictions: Path, truth: Path, list_file: Path | None, json_file: str | None, save: Path | None
+) -> None:
+    """Score WIDER FACE prediction files, PREDICTIONS/event/name.txt, as easy, medium and hard.
+
+    Scores are stretched over the files that are scored, as the benchmark does.
+    """
+    _check(json_file)
+    faces = _truth(truth, list_file)
+    files = read_predictions(predictions, list(faces.boxes))
+    if files.unsorted:
+        say(f"{files.unsorted} files of {predictions} were not by falling score and were sorted")
+    result = benchmark.score(files.predictions, faces, details=save is not None)
+    _finish(result, {"predictions": str(predictions), "protocol": "as in the files"}, json_file, save)
+
+
+@evaluate.command("widerface")
+@_model
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Folder that holds WIDER_val/images.")
+@click.option(
+    "--protocol",
+    default="vga",
+    show_default=True,
+    metavar="vga|original|1600|N|multiscale",
+    help="Size of the pictures.",
+)
+@click.option(
+    "--truth", type=FOLDER, metavar="DIR", help="Folder of the four .mat files.  [default: DATA/ground_truth]"
+)
+@_list
+@click.option("--predictions", type=FOLDER, metavar="DIR", help="Write the official prediction files here.")
+@click.option(
+    "--split",
+    type=click.Choice(["val", "test"]),
+    default="val",
+    show_default=True,
+    help="The truth of test is not published: its --predictions folder is what the challenge takes.",
+)
+@_json
+@_save
+@_device
+@_threads
+@_batch
+def evaluate_widerface(
+    model: str,
+    data: Path,
+    protocol: str,
+    truth: Path | None,
+    list_file: Path | None,
+    predictions: Path | None,
+    split: str,
+    json_file: str | None,
+    save: Path | None,
+    device: str,
+    threads: int | None,
+    batch: int,
+) -> None:
+    """Measure a detector on WIDER FACE: average precision on easy, medium and hard.
+
+    Protocols: vga (long side 640), original (the picture's own size), 1600 (short side 1600, long at most 2150), N (long
+    side N), multiscale (several, mirrored too, merged by box voting). A network of fixed input uses its own.
+    """
+    from nnface.evaluation.protocol import Measured, parse_protocol
+
+    chosen = parse_protocol(protocol)
+    _check(json_file)
+    faces = _truth(truth or data / "ground_truth", list_file) if split == "val" else None
+    if faces is not None:
+        pictures = benchmark.find_pictures(data, list(faces.boxes))
+    elif predictions is None or json_file or save:
+        raise UsageError(
+            "the truth of the test split is not published: it takes --predictions, and no --json or --save"
+        )
+    else:
+        pictures = benchmark.walk_pictures(data)
+        if list_file is not None:
+            pictures = benchmark.find_pictures(data, read_list(list_file), "test")
+    detector = Measured(model, chosen, device, threads)
+    found = {}
+    with progress("pictures", len(pictures)) as bar:
+        for key, prediction in benchmark.run(detector, pictures, batch):
+            found[key] = prediction
+            if bar is not None:
+                bar.advance(bar.task_ids[0])
+    if predictions is not None:
+        write_predictions(predictions, found)
+    if faces is None:
+        click.echo(f"{len(found)} prediction files at {detector.name} are in {predictions}")
+        return
+    about = {"model": model, "protocol": detector.name, "device": detector.device, "data": str(data)}
+    _finish(benchmark.score(found, faces), about, json_file, save)
+
+
+@evaluate.command("fddb")
+@_model
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Folder of FDDB-folds and the pictures.")
+@click.option(
+    "--protocol", default="vga", show_default=True, metavar="vga|original|1600|N", help="Size of the pictures."
+)
+@_json
+@_save
+@_device
+@_threads
+@_batch
+def evaluate_fddb(
+    model: str,
+    data: Path,
+    protocol: str,
+    json_file: str | None,
+    save: Path | None,
+    device: str,
+    threads: int | None,
+    batch: int,
+) -> None:
+    """Measure a detector on FDDB: the discrete ROC, true-positive rate by the number of false positives."""
+    from nnface.evaluation.protocol import Measured, parse_protocol
+
+    chosen = parse_protocol(protocol)
+    _check(json_file)
+    truth = fddb_data.read_truth(data)
+    pictures = fddb_data.find_pictures(data, list(truth))
+    detector = Measured(model, chosen, device, threads)
+    found = {}
+    with progress("pictures", len(pictures)) as bar:
+        for key, prediction in benchmark.run(detector, pictures, batch):
+            found[key] = prediction
+            if bar is not None:
+                bar.advance(bar.task_ids[0])
+    roc = fddb_benchmark.score(found, truth)
+    about = {"model": model, "protocol": detector.name, "device": detector.device, "data": str(data)}
+    if json_file != "-":
+        fddb_benchmark.rates_table(roc, detector.name).show()
+    _write_json(json_file, fddb_benchmark.rates_json(roc))
+    if save is not None:
+        fddb_benchmark.save(roc, save, about)
+
+
+def _truth(folder: Path, list_file: Path | None) -> Truth:
+    truth = read_truth(folder)
+    return truth if list_file is None else choose(truth, read_list(list_file), list_file)
+
+
+def _finish(result: benchmark.Result, about: dict[str, str], json_file: str | None, save: Path | None) -> None:
+    if json_file != "-":
+        benchmark.figures_table(result, about["protocol"]).show()
+        if result.heights:
+            benchmark.heights_table(result).show()
+    _write_json(json_file, benchmark.figures_json(result.figures))
+    if save is not None:
+        benchmark.save(result, save, about)
+
+
+def _write_json(target: str | None, text: str) -> None:
+    if target == "-":
+        click.echo(text, nl=False)
+    elif target is not None:
+        write_atomic(target, text)
+
+
+def _check(json_file: str | None) -> None:
+    """Before hours of work: can the result be written?"""
+    if json_file not in (None, "-") and not Path(json_file or "").parent.is_dir():
+        raise NnfaceError(
+            f"cannot write {json_file}: the folder {Path(json_file or '').parent} does not exist; make it"
+        )

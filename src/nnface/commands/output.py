@@ -1,0 +1,150 @@
+"""Where the results of a command go: JSON Lines, annotated pictures, a table on the terminal, progress."""
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+
+from nnface import draw, image
+from nnface.errors import NnfaceError, UsageError
+from nnface.files import atomic_path, write_atomic
+from nnface.predict.source import Source
+from nnface.results import Faces
+
+
+class JsonLines:
+    """JSON Lines in UTF-8 on an open binary file, each line flushed, so that a reader may follow."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write one object as a line."""
+        try:
+            line = json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, so that json.loads gives it back
+            line = json.dumps(row).encode()
+        self._file.write(line + b"\n")
+        self._file.flush()
+
+
+@contextmanager
+def json_lines(target: str | None) -> Iterator[JsonLines | None]:
+    """JSON Lines to a file, or to stdout for ``-``; None where there is no target.
+
+    A file is replaced when all is done, atomically: interrupted, it holds what it held before. What is not a regular
+    file (``/dev/null``, a named pipe) is written to as it is.
+
+    Raises:
+        NnfaceError: the folder does not exist or cannot be written.
+    """
+    if target is None:
+        yield None
+    elif target == "-":
+        yield JsonLines(sys.stdout.buffer)
+    elif os.path.exists(target) and not stat.S_ISREG(Path(target).stat().st_mode):  # noqa: PTH110
+        if Path(target).is_dir():
+            raise UsageError(f"cannot write {target}: it is a folder; name a file")
+        with Path(target).open("wb") as file:
+            yield JsonLines(file)
+    else:
+        with atomic_path(Path(target).resolve()) as temporary, temporary.open("wb") as file:
+            yield JsonLines(file)
+
+
+def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:
+    """Where the annotated copy of each source goes: ``NAME.faces.jpg``, for videos ``NAME.faces.mp4``.
+
+    Args:
+        folder: the folder of ``--draw``, in which the folders of the walk are mirrored; None for the working folder,
+            where only what was named itself is written.
+
+    Returns:
+        a path for each source, or None. No two are the same: the second of a name becomes ``NAME-2.faces.jpg``.
+    """
+    taken: set[str] = set()
+    result: list[Path | None] = []
+    for source in sources:
+        if folder is None and not source.named:
+            result.append(None)
+            continue
+        inside = Path(source.inside)
+        suffix = ".faces.jpg" if source.kind == "picture" else ".faces.mp4"
+        number = 1
+        while True:
+            name = f"{inside.stem}{'' if number == 1 else f'-{number}'}{suffix}"
+            path = Path(folder or "") / inside.parent / name
+            if str(path).casefold() not in taken:  # some file systems do not tell A.jpg from a.jpg
+                break
+            number += 1
+        taken.add(str(path).casefold())
+        result.append(path)
+    return result
+
+
+def prepare_place(path: Path, force: bool) -> None:
+    """Make the folder of a file that was not named, and refuse to overwrite the file without ``--force``.
+
+    Raises:
+        NnfaceError: the file is there, or the folder cannot be made.
+    """
+    if not force and os.path.lexists(path):
+        raise NnfaceError(f"{path} is there already and was left as it is; --force overwrites it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NnfaceError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+
+
+def draw_picture(path: str, faces: Faces, place: Path) -> None:
+    """Write the annotated copy of a picture file as a JPEG.
+
+    Raises:
+        NnfaceError: the picture cannot be read at its full size, or the copy cannot be written.
+    """
+    canvas = draw.faces(image.read(path), faces)
+    if max(canvas.shape) > 65500:
+        raise NnfaceError(f"no annotated copy of {path}: a JPEG has at most 65500 pixels a side")
+    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    write_atomic(place, data.tobytes())
+
+
+def printable(text: str) -> str:
+    """A file name as a terminal may show it: no control characters, nothing that cannot be encoded."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def say(sentence: str) -> None:
+    """One sentence on stderr."""
+    print(f"nnface: {printable(sentence)}", file=sys.stderr)
+
+
+@contextmanager
+def progress(what: str, total: int | None, hidden: bool = False) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, where that is a terminal and there is more than one thing to do.
+
+    Yields:
+        what to call after each thing done.
+    """
+    if hidden or not sys.stderr.isatty() or total == 1:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            of = "" if task.total is None else f"/{task.total:.0f}"
+            return Text(f"{task.completed:.0f}{of}  {task.speed or 0:.1f}/s")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,244 @@
+"""``nnface detect``: pictures, folders and videos in; a table, JSON Lines and annotated pictures out."""
+
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from nnface.commands import output
+from nnface.commands.options import detecting, running, writing
+from nnface.errors import ImageError, NnfaceError
+
+if TYPE_CHECKING:
+    from nnface.predict.detector import Detector
+    from nnface.predict.source import Source
+    from nnface.predict.stream import Failure
+    from nnface.predict.video import Frame
+    from nnface.results import Faces
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@writing
+@detecting
+@running
+def detect(
+    paths: tuple[str, ...],
+    json_file: str | None,
+    draw: str | None,
+    force: bool,
+    model: str,
+    size: int | Literal["original"] | None,
+    min_score: float | None,
+    tile: int | None,
+    device: str,
+    batch: int | None,
+    threads: int | None,
+) -> int:
+    """Find the faces in pictures, folders and videos.
+
+    PATH is a picture, a folder (walked; its pictures are taken), a video, or a camera such as camera:0.
+
+    On a terminal, pictures and videos named one by one get an annotated copy NAME.faces.jpg (.mp4) in the working
+    folder. Where stdout is no terminal it gets JSON Lines. --json FILE is replaced when all is done; interrupted, it
+    keeps what it held (redirect `--json -` to keep the lines so far).
+    """
+    from nnface.predict.detector import Detector
+    from nnface.predict.source import expand
+    from nnface.runtime.onnx import physical_cores
+
+    terminal = sys.stdout.isatty()
+    sources, problems = expand(paths)
+    for problem in problems:
+        output.say(problem)
+    if not sources:
+        return 2
+    with ExitStack() as stack:
+        lines = stack.enter_context(output.json_lines(json_file or (None if terminal else "-")))
+        workers = threads or physical_cores()
+        one = len(sources) == 1 and sources[0].kind == "picture"
+        detector = Detector(
+            model, device=device, threads=workers if one else 1, size=size, min_score=min_score, tile=tile
+        )
+        automatic = terminal and json_file is None
+        drawn = output.targets(sources, draw) if draw or automatic else [None] * len(sources)
+        table = _Table(sources) if automatic else None
+        if table:
+            stack.callback(table.show)
+        total = None if any(source.kind != "picture" for source in sources) else len(sources)
+        advance = stack.enter_context(output.progress("faces", total, hidden=terminal and json_file == "-"))
+        results = _results(detector, list(zip(sources, drawn, strict=True)), 1 if one else workers, batch, force)
+        done, failed = 0, len(problems)
+        for result in stack.enter_context(closing(results)):
+            done += result.faces is not None
+            for sentence in filter(None, (result.error, result.not_drawn)):
+                failed += 1
+                output.say(sentence)
+            if lines:
+                lines.write(result.row())
+            if table:
+                table.add(result)
+            advance()
+    return 0 if not failed else 1 if done else 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """What there is to say of a picture, or of a frame of a video."""
+
+    source: "Source"
+    faces: "Faces | None" = None
+    frame: "Frame | None" = None
+    drawn: Path | None = None
+    error: str | None = None
+    """Why there are no faces."""
+    not_drawn: str | None = None
+    """Why there is no annotated copy, where one was due."""
+
+    def row(self) -> dict[str, Any]:
+        """The line of JSON."""
+        row: dict[str, Any] = {"file": self.source.path}
+        if self.frame is not None:
+            row |= {"frame": self.frame.index, "time": self.frame.time}
+        return row | ({"error": self.error} if self.faces is None else self.faces.to_dict())
+
+
+def _results(
+    detector: "Detector",
+    work: Sequence[tuple["Source", Path | None]],
+    workers: int,
+    batch: int | None,
+    force: bool,
+) -> Generator[_Result, None, None]:
+    """All results, in the order of the sources."""
+    for pictures, group in groupby(work, key=lambda pair: pair[0].kind == "picture"):
+        if pictures:
+            yield from _pictures(detector, list(group), workers, batch, force)
+        else:
+            for source, place in group:
+                yield from _video(detector, source, place, workers, force)
+
+
+def _pictures(
+    detector: "Detector",
+    work: Sequence[tuple["Source", Path | None]],
+    workers: int,
+    batch: int | None,
+    force: bool,
+) -> Generator[_Result, None, None]:
+    from nnface.predict.stream import Failure, ordered, pictures
+
+    def finish(item: tuple[tuple["Source", Path | None], "Faces | Failure"]) -> _Result:
+        (source, place), found = item
+        if isinstance(found, Failure):
+            return _Result(source=source, error=found.reason)
+        try:
+            if place is not None:
+                output.prepare_place(place, force)
+                output.draw_picture(source.path, found, place)
+        except NnfaceError as error:
+            return _Result(source=source, faces=found, not_drawn=str(error))
+        return _Result(source=source, faces=found, drawn=place)
+
+    with closing(pictures(detector, (source.path for source, _ in work), workers=workers, batch=batch)) as found:
+        pairs = zip(work, found, strict=True)
+        if any(place for _, place in work):  # in threads of its own, beside those that find the next faces
+            yield from ordered(finish, pairs, workers)
+        else:
+            yield from map(finish, pairs)
+
+
+def _video(
+    detector: "Detector", source: "Source", place: Path | None, workers: int, force: bool
+) -> Generator[_Result, None, None]:
+    from nnface import draw
+    from nnface.predict.stream import video
+    from nnface.predict.video import Video, VideoWriter
+
+    not_drawn = None
+    try:
+        clip = Video(source.path)
+        if place is not None:
+            try:
+                output.prepare_place(place, force)
+            except NnfaceError as error:
+                place, not_drawn = None, str(error)
+        with ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(place, clip.fps)) if place is not None else None
+            for frame, faces in stack.enter_context(closing(video(detector, clip, workers=workers))):
+                if writer is not None:
+                    writer.write(draw.faces(frame.image, faces))
+                yield _Result(source=source, faces=faces, frame=frame, drawn=place, not_drawn=not_drawn)
+                not_drawn = None
+    except ImageError as error:
+        yield _Result(source=source, error=str(error))
+
+
+class _Table:
+    """What a terminal shows: a row a face where pictures were named one by one, or else a row a picture or video."""
+
+    def __init__(self, sources: Sequence["Source"]) -> None:
+        self._by_face = all(source.named and source.kind == "picture" for source in sources)
+        self._rows: list[list[str]] = []
+        self._drawn: dict[Path, None] = {}
+        self._faces = 0
+        self._done: dict[str, int] = {}
+
+    def add(self, result: _Result) -> None:
+        """Take a result in."""
+        name = output.printable(result.source.path)
+        if result.drawn is not None:
+            self._drawn[result.drawn] = None
+        if result.faces is None:
+            return
+        self._faces += len(result.faces)
+        if result.frame is not None:
+            self._add_frame(name, result.faces)
+            return
+        self._count("picture")
+        size = f"{result.faces.width} x {result.faces.height}"
+        if not self._by_face:
+            best = f"{result.faces[0].score:.2f}" if result.faces else ""
+            self._rows.append([name, size, str(len(result.faces)), best])
+            return
+        for number, face in enumerate(result.faces):
+            x1, y1, x2, y2 = (f"{v:.0f}" for v in face.box)
+            self._rows.append(["" if number else name, str(number + 1), f"{face.score:.2f}", x1, y1, x2, y2])
+        if not result.faces:
+            self._rows.append([name, "none", "", "", "", "", ""])
+
+    def show(self) -> None:
+        """Print it, also what was done before an interruption."""
+        from nnface.report.table import Table
+
+        if not self._done:
+            return
+        columns = (
+            ["picture", "face", "score", "x1", "y1", "x2", "y2"] if self._by_face else ["", "size", "faces", "best"]
+        )
+        Table("", columns, self._rows).show()
+        counts = " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in self._done.items())
+        print(f"{self._faces} face{'' if self._faces == 1 else 's'} in {counts}")
+        if len(self._drawn) > 8:
+            print(f"{len(self._drawn)} annotated copies, the last: {output.printable(str(list(self._drawn)[-1]))}")
+        else:
+            for place in self._drawn:
+                print(f"annotated: {output.printable(str(place))}")
+
+    def _add_frame(self, name: str, faces: "Faces") -> None:
+        """A video has one row, which grows: its size, its faces in all frames, the best score."""
+        best = faces[0].score or 0.0 if faces else 0.0
+        if not self._rows or self._rows[-1][0] != name:
+            self._rows.append([name, f"{faces.width} x {faces.height}", "0", ""])
+        row = self._rows[-1]
+        row[2] = str(int(row[2]) + len(faces))
+        row[3] = max(row[3], f"{best:.2f}" if faces else "")
+        self._count("frame")
+
+    def _count(self, what: str) -> None:
+        self._done[what] = self._done.get(what, 0) + 1

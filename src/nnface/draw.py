@@ -1,0 +1,104 @@
+"""Results onto pictures."""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.results import Face, Faces
+
+_COLOR = (90, 220, 60)
+"""The boxes and labels: a light green, BGR, that skin, clothes and sky seldom have."""
+_DARK = (20, 30, 10)
+"""The rim around lines, which keeps them visible on a light background, and the text on the labels."""
+_POINTS = ((255, 200, 60), (255, 200, 60), (60, 220, 255), (120, 90, 255), (120, 90, 255))
+"""Eyes, nose, mouth corners."""
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def faces(image: NDArray[np.uint8], faces: Faces) -> NDArray[np.uint8]:
+    """A copy of the picture with a box, a score and the landmarks of each face.
+
+    The width of the lines goes by the size of the picture and of the face. A label is left out where it would be
+    nearly as wide as the face or would cover another label: a crowd stays a picture of a crowd.
+
+    Args:
+        image: (height, width, 3) uint8, BGR: the upright picture that the faces were found in. It is not changed.
+        faces: what was found, in pixels of that picture.
+    """
+    canvas = image.copy()
+    widest = max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / 300))
+    for face in reversed(faces):  # the best one last, so that it lies on top
+        _box(canvas, face, _thickness(face, widest))
+        _landmarks(canvas, face)
+    taken: list[tuple[int, int, int, int]] = []
+    for face in faces:
+        _label(canvas, face, _thickness(face, widest), taken)
+    return canvas
+
+
+def _thickness(face: Face, widest: int) -> int:
+    return int(np.clip(round(_side(face) / 40), 1, widest))
+
+
+def _side(face: Face) -> float:
+    """The geometric mean of the sides of the face, in pixels."""
+    x1, y1, x2, y2 = np.clip(np.nan_to_num(face.box), -1e6, 1e6).tolist()
+    return math.sqrt(max(x2 - x1, 0) * max(y2 - y1, 0))
+
+
+def _box(canvas: NDArray[np.uint8], face: Face, thickness: int) -> None:
+    x1, y1, x2, y2 = _corners(canvas, face)
+    if thickness > 1:  # a rim around a line of one pixel would hide a small face
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), _DARK, thickness + 2, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), _COLOR, thickness, cv2.LINE_AA)
+
+
+def _landmarks(canvas: NDArray[np.uint8], face: Face) -> None:
+    side = _side(face)
+    if face.landmarks is None or side < 40:  # dots would hide a smaller face
+        return
+    shift = 4  # cv2 takes fractions of 1/16 pixel
+    radius = max(1.5, side / 50)
+    for (x, y), color in zip(face.landmarks.tolist(), _POINTS, strict=True):
+        if not (abs(x) < 1e5 and abs(y) < 1e5):
+            continue
+        centre = (round(x * (1 << shift)), round(y * (1 << shift)))
+        cv2.circle(canvas, centre, round((1.3 * radius) * (1 << shift)), _DARK, -1, cv2.LINE_AA, shift)
+        cv2.circle(canvas, centre, round(radius * (1 << shift)), color, -1, cv2.LINE_AA, shift)
+
+
+def _label(canvas: NDArray[np.uint8], face: Face, thickness: int, taken: list[tuple[int, int, int, int]]) -> None:
+    if face.score is None:
+        return
+    text = f"{face.score:.2f}"
+    height, width = canvas.shape[:2]
+    # The text is at most a fiftieth of the picture and an eighth of the face, and never too small to read.
+    pixels = max(8.0, min(math.sqrt(height * width) / 50, _side(face) / 8))
+    scale = pixels / 21  # the capitals of this font are 21 pixels high at scale 1
+    stroke = max(1, round(1.5 * scale))
+    (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
+    pad = max(2, round(pixels / 4))
+    box_width, box_height = text_width + 2 * pad, text_height + 2 * pad
+    x1, y1, x2, _ = _corners(canvas, face)
+    if box_width > 0.75 * (x2 - x1):
+        return
+    left = min(max(x1 - thickness // 2, 0), max(width - box_width, 0))
+    top = y1 - box_height - thickness // 2
+    if top < 0:  # no room above: inside the box
+        top = max(y1, 0)
+    place = (left, top, left + box_width, top + box_height)
+    if any(place[0] < b[2] and b[0] < place[2] and place[1] < b[3] and b[1] < place[3] for b in taken):
+        return
+    taken.append(place)
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), _COLOR, -1)
+    cv2.putText(canvas, text, (left + pad, top + pad + text_height), _FONT, scale, _DARK, stroke, cv2.LINE_AA)
+
+
+def _corners(canvas: NDArray[np.uint8], face: Face) -> tuple[int, int, int, int]:
+    """The box in whole pixels; what lies far outside the picture is brought near, where cv2 can count."""
+    height, width = canvas.shape[:2]
+    limits = np.array([width, height] * 2)
+    x1, y1, x2, y2 = np.round(np.clip(np.nan_to_num(face.box), -limits, 2 * limits)).astype(int).tolist()
+    return x1, y1, x2, y2

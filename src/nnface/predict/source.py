@@ -1,0 +1,70 @@
+"""What a PATH on the command line stands for: pictures, folders of them, videos, cameras."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from nnface.image import IMAGE_SUFFIXES
+
+VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts"})
+"""The extensions of files that are read as videos where they are named; a folder's videos are not taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One picture or video to look at."""
+
+    path: str
+    """As typed, joined with the walk."""
+    inside: str
+    """The path below the folder that was named, such as ``2024/may/a.jpg``; for a file that was named, its name."""
+    kind: Literal["picture", "video", "camera"]
+    named: bool
+    """Named itself, not found in a folder."""
+
+
+def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
+    """All pictures and videos that the paths stand for, in the order given, folders walked and sorted.
+
+    A path that is not there is taken as a picture, so that its reader says what is wrong with it.
+
+    Returns:
+        the sources, and a sentence for each folder that holds no picture or cannot be read.
+    """
+    sources: list[Source] = []
+    problems: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):  # noqa: PTH112 - "a//b" and "./a" stay as typed
+            found = [
+                Source(path=os.path.join(path, inside), inside=inside, kind="picture", named=False)  # noqa: PTH118
+                for inside in _walk(path, "", problems)
+            ]
+            sources += found
+            if not found:
+                problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
+        elif path.startswith("camera:") and path[7:].isdecimal():
+            sources.append(Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True))
+        else:
+            file = PurePath(path)
+            kind: Literal["picture", "video"] = "video" if file.suffix.lower() in VIDEOS else "picture"
+            sources.append(Source(path=path, inside=file.name, kind=kind, named=True))
+    return sources, problems
+
+
+def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:
+    """The pictures below a folder, sorted by name at each level; links to files are followed, links to folders not."""
+    here = os.path.join(folder, below)  # noqa: PTH118
+    try:
+        with os.scandir(here) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(f"cannot look into the folder {here}: {error.strerror or error}")
+        return
+    for entry in ordered:
+        inside = os.path.join(below, entry.name)  # noqa: PTH118
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(folder, inside, problems)
+        elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir():
+            yield inside

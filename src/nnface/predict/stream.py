@@ -1,0 +1,114 @@
+"""Pictures and videos in, results out in input order, on all cores and in flat memory.
+
+Each worker thread takes a picture through the whole chain (read, prepare, run the network on one core, select). The
+decoder, OpenCV and ONNX Runtime all release the interpreter, nothing is handed from thread to thread, and no core waits
+for another; on a CPU that beats a pipeline of stages around one network that has all cores.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import cv2
+
+from nnface.errors import ImageError
+from nnface.predict.detector import Detector, Prepared
+from nnface.predict.video import Frame, Video
+from nnface.results import Faces
+from nnface.runtime.onnx import physical_cores
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A picture that could not be read, and why, in one sentence that names it."""
+
+    reason: str
+
+
+_UNREAD = Failure("not read yet")
+
+
+def ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
+    """``map`` in threads: results in the order of ``items``, of which only a few more than ``workers`` are in flight.
+
+    ``items`` is drawn from in the caller's thread. What ``function`` raises is raised here, in its turn; then, or
+    when the caller stops early (or presses Ctrl-C), what has not begun is dropped and what has begun is awaited.
+    """
+    window = 4 * workers  # a large picture in front shall not leave the others without work
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers, "nnface") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= window:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def pictures(
+    detector: Detector, paths: Iterable[str], *, workers: int | None = None, batch: int | None = None
+) -> Generator[Faces | Failure, None, None]:
+    """The faces of each picture file, in order.
+
+    Args:
+        detector: one that was opened with ``threads=1``, where there are several workers.
+        paths: the files; drawn from as the work goes on.
+        workers: threads; by default one for each core.
+        batch: pictures that a worker takes at a time; those of one shape go through the network together. By default
+            1 on a CPU, where more are no quicker and need more memory, and 16 elsewhere.
+
+    Yields:
+        for each path its :class:`Faces`, or a :class:`Failure` for a file that cannot be read.
+    """
+    batch = batch or (1 if detector.runner.device == "cpu" else 16)
+    for results in ordered(
+        lambda group: _detect_files(detector, group), _groups(paths, batch), workers or physical_cores()
+    ):
+        yield from results
+
+
+def video(
+    detector: Detector, video: Video, *, workers: int | None = None
+) -> Generator[tuple[Frame, Faces], None, None]:
+    """The frames of a video with their faces, in order.
+
+    Raises:
+        ImageError: no frame can be read.
+    """
+    return ordered(lambda frame: (frame, detector(frame.image)), video, workers or physical_cores())
+
+
+def _detect_files(detector: Detector, paths: list[str]) -> list[Faces | Failure]:
+    """The faces of a few picture files; those whose inputs have one shape go through the network as one batch."""
+    results: list[Faces | Failure] = []
+    waiting: list[tuple[int, Prepared]] = []
+    for path in paths:
+        try:
+            if detector.tile is not None:  # a picture of many inputs
+                results.append(detector(path))
+                continue
+            waiting.append((len(results), detector.prepare(path)))
+            results.append(_UNREAD)
+        except ImageError as error:
+            results.append(Failure(str(error)))
+        except (OSError, MemoryError, cv2.error) as error:
+            reason = " ".join(str(error).split()) or "not enough memory"
+            results.append(Failure(f"{path} cannot be read: {reason}"))
+    for (number, _), faces in zip(waiting, detector.run([prepared for _, prepared in waiting]), strict=True):
+        results[number] = faces
+    return results
+
+
+def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while group := list(islice(iterator, size)):
+        yield group

@@ -1,0 +1,102 @@
+"""Frames of videos and cameras in, annotated videos out. Sound is not carried over."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.errors import ImageError
+from nnface.files import atomic_path
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a video."""
+
+    index: int
+    """From 0."""
+    time: float
+    """Seconds from the start."""
+    image: NDArray[np.uint8]
+    """(height, width, 3), BGR, upright."""
+
+
+class Video:
+    """A video file, or a camera by its number as ``camera:0``: iterate over it for the frames.
+
+    Raises:
+        ImageError: it is not there, or not a video that this OpenCV reads; while iterating: no frame could be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        camera = path.startswith("camera:") and path[7:].isdecimal()
+        if not camera and not Path(path).is_file():
+            raise ImageError(f"{path}: no such file")
+        self._capture = cv2.VideoCapture(int(path[7:]) if camera else path)
+        if not self._capture.isOpened():
+            self._capture.release()
+            what = "no such camera" if camera else "not a video that can be read"
+            raise ImageError(f"{path}: {what}")
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = float(fps) if 0 < fps < 1000 else 25.0
+        """Frames per second; 25 where the file does not say."""
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.count = int(count) if not camera and 0 < count < 1e9 else None
+        """About how many frames there are, where the file says."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            index = 0
+            while True:
+                good, image = self._capture.read()
+                if not good:
+                    break
+                if image.ndim == 2:
+                    image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+                yield Frame(index, round(index / self.fps, 3), np.asarray(image, np.uint8))
+                index += 1
+            if not index:
+                raise ImageError(f"{self.path}: no frame of the video can be read")
+        finally:
+            self._capture.release()
+
+
+class VideoWriter:
+    """Writes an MP4 (MPEG-4 part 2), whole or not at all; a context manager.
+
+    Raises:
+        ImageError: this OpenCV cannot write videos.
+        NnfaceError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self._writer: cv2.VideoWriter | None = None
+        self._exit = contextlib.ExitStack()
+        self._temporary = self._exit.enter_context(atomic_path(path))
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        self._exit.__exit__(kind, error, where)
+
+    def write(self, image: NDArray[np.uint8]) -> None:
+        """Append one (height, width, 3) BGR picture, of the same size as the first."""
+        if self._writer is None:
+            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+            size = (image.shape[1], image.shape[0])
+            self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self.fps, size)
+            if not self._writer.isOpened():
+                raise ImageError(f"cannot write {self.path}: this OpenCV has no encoder for MP4 videos")
+        self._writer.write(image)

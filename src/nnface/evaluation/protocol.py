@@ -1,7 +1,7 @@
 """At which sizes a detector sees a picture when it is measured: the protocol, whose name stands beside each figure.
 
-Figures of different protocols cannot be compared: one and the same RetinaFace MobileNet-0.25 reaches 47.3, 73.8 and 81.0
-on hard at ``vga``, ``original`` and ``1600``.
+Figures of different protocols cannot be compared: one and the same RetinaFace MobileNet-0.25 reaches 47.3, 73.8 and
+81.0 on hard at ``vga``, ``original`` and ``1600``.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from nnface.errors import UsageError
 from nnface.geometry.boxes import iou
 from nnface.image import Pixels
 from nnface.metrics.wider import Prediction
-from nnface.predict import Detector
+from nnface.predict.detector import Detector
 from nnface.results import Faces
 from nnface.runtime import Runner
 
@@ -90,7 +90,7 @@ class Measured:
         self.detector = detector
         self.protocol = protocol
         self.name = protocol.name
-        self.device = detector.device
+        self.device = detector.runner.device
 
     def __call__(self, images: Sequence[Pixels]) -> list[Prediction]:
         """Predictions for each upright BGR picture, at most 750, by falling score."""
@@ -132,13 +132,14 @@ def vote(boxes: np.ndarray, scores: np.ndarray, overlap: float, keep: int = KEEP
     """
     order = np.argsort(-scores, kind="stable")
     boxes, scores = boxes[order].astype(np.float64), scores[order].astype(np.float64)
-    merged, best = [], []
+    merged: list[np.ndarray] = []
+    best: list[float] = []
     while len(boxes) and len(merged) < keep:
         same = iou(boxes[:1].astype(np.float32), boxes.astype(np.float32))[0] >= overlap
         same[0] = True
         weights = scores[same]
         merged.append((boxes[same] * weights[:, None]).sum(0) / max(weights.sum(), 1e-12))
-        best.append(scores[0])
+        best.append(float(scores[0]))
         boxes, scores = boxes[~same], scores[~same]
     return np.array(merged).reshape(-1, 4), np.array(best)
 

@@ -38,7 +38,7 @@ class Result:
     """95 % bootstrap interval over pictures of each setting; empty for long lists."""
     height_intervals: Mapping[tuple[float, float], tuple[float, float]] = field(default_factory=dict)
     missed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Key of a picture to the faces of the last setting that no prediction found, and all of them; most missed first."""
+    """Key of a picture to the faces of the last setting that nothing found, and all of them; most missed first."""
     pictures: int
 
     @property
@@ -211,7 +211,7 @@ def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
 
 
 def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
-    """Write ``report.json``, ``precision_recall.png``, ``heights.png`` and ``report.html`` into a folder, which is made.
+    """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
 
     Raises:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
@@ -247,7 +247,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
         html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),
         html.Section(
             heading="Average precision",
-            text="By the rules of the WIDER FACE evaluation, IoU 0.5. Figures of different protocols cannot be compared."
+            text="By the rules of the WIDER FACE evaluation, IoU 0.5. Figures of different protocols do not compare."
             + (" Intervals: 95 %, bootstrap over pictures." if result.intervals else ""),
             tables=[figures_table(result, protocol)],
             plots=[("Precision against recall for each setting", recall)],

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from nnface.commands.output import progress, say
 from nnface.datasets import fddb as fddb_data
 from nnface.datasets.widerface_predictions import read_predictions, write_predictions
 from nnface.datasets.widerface_truth import choose, read_list, read_truth
@@ -51,7 +50,7 @@ def score_widerface(
     faces = _truth(truth, list_file)
     files = read_predictions(predictions, list(faces.boxes))
     if files.unsorted:
-        say(f"{files.unsorted} files of {predictions} were not by falling score and were sorted")
+        click.echo(f"nnface: {files.unsorted} files were not sorted by falling score; they were sorted", err=True)
     result = benchmark.score(files.predictions, faces, details=save is not None)
     _finish(result, {"predictions": str(predictions), "protocol": "as in the files"}, json_file, save)
 
@@ -99,9 +98,10 @@ def evaluate_widerface(
 ) -> None:
     """Measure a detector on WIDER FACE: average precision on easy, medium and hard.
 
-    Protocols: vga (long side 640), original (the picture's own size), 1600 (short side 1600, long at most 2150), N (long
-    side N), multiscale (several, mirrored too, merged by box voting). A network of fixed input uses its own.
+    Protocols: vga (long side 640), original (the picture's own size), 1600 (short side 1600, long at most 2150), N
+    (long side N), multiscale (several, mirrored too, merged by box voting). A network of fixed input uses its own.
     """
+    from nnface.commands.output import progress
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     chosen = parse_protocol(protocol)
@@ -119,11 +119,10 @@ def evaluate_widerface(
             pictures = benchmark.find_pictures(data, read_list(list_file), "test")
     detector = Measured(model, chosen, device, threads)
     found = {}
-    with progress("pictures", len(pictures)) as bar:
+    with progress("pictures", len(pictures)) as done:
         for key, prediction in benchmark.run(detector, pictures, batch):
             found[key] = prediction
-            if bar is not None:
-                bar.advance(bar.task_ids[0])
+            done()
     if predictions is not None:
         write_predictions(predictions, found)
     if faces is None:
@@ -155,6 +154,7 @@ def evaluate_fddb(
     batch: int,
 ) -> None:
     """Measure a detector on FDDB: the discrete ROC, true-positive rate by the number of false positives."""
+    from nnface.commands.output import progress
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     chosen = parse_protocol(protocol)
@@ -163,11 +163,10 @@ def evaluate_fddb(
     pictures = fddb_data.find_pictures(data, list(truth))
     detector = Measured(model, chosen, device, threads)
     found = {}
-    with progress("pictures", len(pictures)) as bar:
+    with progress("pictures", len(pictures)) as done:
         for key, prediction in benchmark.run(detector, pictures, batch):
             found[key] = prediction
-            if bar is not None:
-                bar.advance(bar.task_ids[0])
+            done()
     roc = fddb_benchmark.score(found, truth)
     about = {"model": model, "protocol": detector.name, "device": detector.device, "data": str(data)}
     if json_file != "-":

@@ -59,11 +59,12 @@ def discrete_roc(
         overlaps = ellipse_iou(np.asarray(boxes, np.float64)[order], ellipses)
         ranked = np.asarray(scores, np.float64)[order]
         before = (0, 0)
-        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1 if len(ranked) else []
-        for end in ends:
+        for end in range(1, len(ranked) + 1):
+            if end < len(ranked) and ranked[end] == ranked[end - 1]:
+                continue  # equal scores come in together
             right = _matched(overlaps[:end], overlap)
-            changes.append((float(ranked[end - 1]), right - before[0], int(end) - right - before[1]))
-            before = right, int(end) - right
+            changes.append((float(ranked[end - 1]), right - before[0], end - right - before[1]))
+            before = right, end - right
     scores = np.array([change[0] for change in changes])
     levels, place = np.unique(-scores, return_inverse=True)
     totals = [

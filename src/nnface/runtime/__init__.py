@@ -1,0 +1,64 @@
+"""Run a model file on arrays: one small interface, a file for each runtime."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.errors import DependencyError
+from nnface.header import open_header
+from nnface.spec import Spec
+
+
+class Runner(Protocol):
+    """What a predictor needs of a network, wherever it runs."""
+
+    @property
+    def spec(self) -> Spec:
+        """What the model says of itself."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs, such as ``cpu`` or ``cuda:0``."""
+
+    def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """(N, 3, H, W) float32, normalised as the Spec says, to the outputs by name.
+
+        Of a detector: ``scores`` (N, A) in 0..1, ``boxes`` (N, A, 4) and, where it has them, ``landmarks``
+        (N, A, 10), still coded. May be called from several threads.
+        """
+
+
+def open_model(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runner:
+    """Open a model file in the runtime that fits its content: ONNX Runtime, or torch for our safetensors.
+
+    Args:
+        path: of an ONNX file that carries a Spec, or of a safetensors file that ``nnface train`` wrote.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or, for ONNX, ``tensorrt``; what is not there is an error.
+        threads: of the network; None: the physical cores that this process may use.
+
+    Raises:
+        ModelFileError: not there, foreign, damaged, or not what its Spec says.
+        DeviceError: the device is not there.
+        DependencyError: a safetensors file, and torch is not installed.
+    """
+    kind, _ = open_header(path)
+    if kind == "onnx":
+        from nnface.runtime.onnx import OnnxRunner
+
+        return OnnxRunner(path, device, threads)
+    try:
+        import torch
+
+        from nnface.models.file import load
+        from nnface.runtime.torch import TorchRunner
+    except ImportError as error:
+        raise DependencyError(
+            f"{path} holds weights for torch; nnface export them to ONNX, or install torch with "
+            "pip install 'nnface[train]'"
+        ) from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    module, spec = load(path)
+    return TorchRunner(module, spec, device)

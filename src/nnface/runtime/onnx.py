@@ -1,0 +1,175 @@
+"""ONNX Runtime: the runtime of the small wheel.
+
+The file is untrusted: it is read once, checked as those bytes and run from them, may not name other files, and has to
+have the inputs and outputs that its Spec promises.
+"""
+
+import math
+import os
+import re
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from nnface.errors import DeviceError, ModelFileError
+from nnface.header import check_size, read_header
+from nnface.spec import Spec
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class OnnxRunner:
+    """An ONNX file with a Spec in its metadata, ready to run; see :class:`nnface.runtime.Runner`."""
+
+    def __init__(self, path: str | Path, device: str = "cpu", threads: int | None = None) -> None:
+        """Open the file.
+
+        Args:
+            path: of the ONNX file.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``tensorrt`` or ``tensorrt:N``.
+            threads: for the network's operators; None: :func:`physical_cores`.
+
+        Raises:
+            ModelFileError: not there, not ONNX, without a Spec, damaged, or not what its Spec says.
+            DeviceError: the device is not there.
+        """
+        self.path = Path(path)
+        self.device = device
+        providers = _providers(device)
+        content = _read(self.path)
+        kind, self.spec = read_header(memoryview(content), str(path))
+        if kind != "onnx":
+            raise ModelFileError(f"{path} is a {kind} file; ONNX Runtime needs ONNX, which nnface export writes")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or physical_cores()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # errors come as exceptions
+        # Spinning threads burn the cores that decode the next pictures.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+        except Exception as error:  # ONNX Runtime has no common base class below Exception
+            raise ModelFileError(f"{path} cannot be run: {_sentence(error)}") from error
+        if self._session.get_providers()[0] != _provider_name(providers[0]):
+            raise DeviceError(f"{device} is not usable here: ONNX Runtime could not start it; use --device cpu")
+        self._outputs = _expected_outputs(self.spec)
+        self._check_signature()
+
+    def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """See :meth:`nnface.runtime.Runner.run`.
+
+        Raises:
+            ModelFileError: the network fails, or its outputs do not have the shapes that its Spec promises.
+        """
+        try:
+            arrays = self._session.run(list(self._outputs), {"input": batch})
+        except Exception as error:
+            raise ModelFileError(
+                f"{self.path} failed on an input of shape {batch.shape}: {_sentence(error)}"
+            ) from error
+        outputs = dict(zip(self._outputs, arrays, strict=True))
+        for name, tail in self._outputs.items():
+            shape = outputs[name].shape
+            fits = len(shape) == len(tail) + 1 and shape[0] == len(batch)
+            if not fits or any(want not in (None, got) for want, got in zip(tail, shape[1:], strict=True)):
+                raise ModelFileError(f"{self.path} is not what it says: its output {name} has shape {tuple(shape)}")
+        return outputs
+
+    def _check_signature(self) -> None:
+        """The session's inputs and outputs against the Spec, so that a lie is found before the first picture."""
+        inputs = self._session.get_inputs()
+        if [i.name for i in inputs] != ["input"] or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+            raise self._lie("it does not have one float input (N, 3, height, width) called input")
+        _, channels, *sides = inputs[0].shape
+        wanted = [self.spec.input.height, self.spec.input.width]
+        fixed = [side if isinstance(side, int) else None for side in sides]
+        if channels != 3 and isinstance(channels, int):
+            raise self._lie(f"its input has {channels} channels, not 3")
+        if any(side is not None and side != want for side, want in zip(fixed, wanted, strict=True)):
+            raise self._lie(f"its input is {fixed[1]} x {fixed[0]}, which its nnface metadata does not say")
+        outputs = {o.name: o for o in self._session.get_outputs()}
+        for name, tail in self._outputs.items():
+            if name not in outputs:
+                raise self._lie(f"it has no output called {name}")
+            if outputs[name].type != "tensor(float)":
+                raise self._lie(f"its output {name} is {outputs[name].type}, not float")
+            shape = outputs[name].shape
+            if shape and len(shape) != len(tail) + 1:
+                raise self._lie(f"its output {name} has {len(shape)} axes, not {len(tail) + 1}")
+
+    def _lie(self, what: str) -> ModelFileError:
+        return ModelFileError(f"{self.path} is not what its nnface metadata says: {what}")
+
+
+def physical_cores() -> int:
+    """The cores that this process may use: its affinity, without the second threads of a core, within its cgroup."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
+        except OSError:
+            cores.add((str(cpu),))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(len(cores), math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return max(1, len(cores))
+
+
+def _read(path: Path) -> bytes:
+    check_size(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    match = re.fullmatch(r"(cpu|cuda|tensorrt)(?::(\d{1,3}))?", device)
+    if match is None or (match[1] == "cpu" and match[2] is not None):
+        raise DeviceError(f"device {device!r} is not known; ONNX files run on cpu, cuda, cuda:N or tensorrt")
+    provider = _PROVIDERS[match[1]]
+    if provider not in onnxruntime.get_available_providers():
+        both = all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu"))
+        remedy = (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: pip uninstall both, then "
+            "pip install onnxruntime-gpu"
+            if both
+            else "pip uninstall onnxruntime, then pip install onnxruntime-gpu, or use --device cpu"
+        )
+        raise DeviceError(f"the installed ONNX Runtime has no {match[1]}; {remedy}")
+    return [provider if match[1] == "cpu" else (provider, {"device_id": match[2] or "0"})]
+
+
+def _provider_name(provider: str | tuple[str, dict[str, str]]) -> str:
+    return provider if isinstance(provider, str) else provider[0]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _expected_outputs(spec: Spec) -> dict[str, tuple[int | None, ...]]:
+    """For each output its axes after the first; None is any length."""
+    if spec.detection is not None:
+        outputs: dict[str, tuple[int | None, ...]] = {"scores": (None,), "boxes": (None, 4)}
+        return outputs | ({"landmarks": (None, 10)} if spec.detection.landmarks else {})
+    if spec.classification is not None:
+        return {name: (len(labels),) for name, labels in spec.classification.heads.items()}
+    assert spec.segmentation is not None  # a Spec has the part of its task
+    return {"logits": (len(spec.segmentation.labels), None, None)}
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of ONNX Runtime's message, without its codes."""
+    lines = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

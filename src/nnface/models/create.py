@@ -1,0 +1,79 @@
+"""Every network by name: one line each."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnface.errors import UsageError
+from nnface.models import anchorfree, retinaface, retinaface_dense, ultralight
+from nnface.models.layers import DetectionNetwork
+from nnface.spec import Spec
+
+ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
+    "anchorfree": anchorfree.AnchorFree,
+    "ultralight-slim": ultralight.slim,
+    "ultralight-rfb": ultralight.rfb,
+    "ultralight-slim-landmarks": ultralight.slim_landmarks,
+    "ultralight-rfb-landmarks": ultralight.rfb_landmarks,
+    "retinaface-mobilenet025": retinaface.mobilenet025,
+    "retinaface-mobilenet025-relu": retinaface.mobilenet025_relu,
+    "retinaface-mobilenet050": retinaface.mobilenet050,
+    "retinaface-mobilenet100": retinaface.mobilenet100,
+    "retinaface-mobilenetv2": retinaface.mobilenetv2,
+    "retinaface-resnet18": retinaface.resnet18,
+    "retinaface-resnet34": retinaface.resnet34,
+    "retinaface-resnet50": retinaface.resnet50,
+    "retinaface-resnet101": retinaface.resnet101,
+    "retinaface-resnet152": retinaface.resnet152,
+    "retinaface-dense-resnet50": retinaface_dense.resnet50,
+}
+"""What builds each network; its keyword arguments are the network's settings."""
+
+
+def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
+    """Build a network with random weights, in training mode.
+
+    Args:
+        architecture: a name of :data:`ARCHITECTURES`.
+        settings: keyword arguments of the network, as ``Spec.settings`` keeps them.
+
+    Raises:
+        UsageError: no such architecture, or one that has no such setting.
+    """
+    if architecture not in ARCHITECTURES:
+        near = difflib.get_close_matches(architecture, ARCHITECTURES, 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ARCHITECTURES)}"
+        raise UsageError(f"there is no network named {architecture!r}; {hint}")
+    build, settings = ARCHITECTURES[architecture], settings or {}
+    known = inspect.signature(build).parameters
+    for name in settings:
+        if name not in known:
+            hint = f"it has {', '.join(known)}" if known else "it has none"
+            raise UsageError(f"the network {architecture} has no setting named {name!r}; {hint}")
+    return build(**settings)
+
+
+def default_spec(architecture: str, *, licence: str = "not stated", **settings: Any) -> Spec:
+    """The Spec that weights of a network have unless their maker says otherwise (with ``dataclasses.replace``).
+
+    Weights of one network may differ in what is not the network's own: input size, anchor sizes, thresholds.
+
+    Raises:
+        UsageError: no such architecture, one that has no such setting, or one that is no detector.
+    """
+    with torch.device("meta"):  # only its description is wanted: no memory, no random numbers
+        network = create(architecture, settings)
+    if not isinstance(network, DetectionNetwork):
+        raise UsageError(f"the network {architecture} is no detector; its Spec has no defaults")
+    return Spec(
+        task="detect",
+        architecture=architecture,
+        settings=settings,
+        input=network.default_input,
+        detection=network.default_detection,
+        licence=licence,
+    )

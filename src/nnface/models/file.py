@@ -1,0 +1,183 @@
+"""Model files: the weights of a network and its Spec, in one safetensors file.
+
+The file is an ordinary safetensors file whose metadata holds the Spec as JSON under the key ``nnface``. Model files
+are untrusted: nothing in one is executed, and sizes are checked before anything is allocated.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from nnface.errors import ModelFileError, UsageError
+from nnface.files import write_atomic
+from nnface.models.create import create
+from nnface.models.layers import DetectionNetwork
+from nnface.spec import MAX_JSON, METADATA_KEY, DetectionSpec, Spec, parse
+
+MAX_HEADER = 2 * MAX_JSON
+"""The longest header that is read, in bytes: a Spec, and a hundred bytes for each of ten thousand tensors."""
+
+MAX_BYTES = 2 << 30
+"""The largest file that is read; the largest network has an eighth of it."""
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""Name to type and shape of each tensor."""
+
+
+def save(path: str | Path, module: nn.Module, spec: Spec) -> None:
+    """Write a model file, whole or not at all. Weights are stored as float32, whatever their type and memory layout.
+
+    Raises:
+        ModelFileError: weights that are not finite, that do not fit the Spec's architecture and settings, or a Spec
+            that could not be read back.
+        NnfaceError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    state = {name: _storable(tensor) for name, tensor in module.state_dict().items()}
+    spec = parse(spec.to_json(), str(path))
+    _check_layout(path, _build(path, spec, "meta"), {name: _kind(tensor) for name, tensor in state.items()}, spec)
+    _check_finite(path, state)
+    write_atomic(path, to_bytes(state, metadata={METADATA_KEY: spec.to_json()}))
+
+
+def load(path: str | Path) -> tuple[nn.Module, Spec]:
+    """Read a model file of ours: the network, on the CPU and in evaluation mode, and its Spec.
+
+    Every tensor is accounted for: none may be missing, left over, or of another shape or type.
+
+    Raises:
+        ModelFileError: absent, damaged, no safetensors file, not one of ours, of a newer format, larger than
+            reasonable, or with weights that do not fit its architecture or are not finite.
+    """
+    path = Path(path)
+    spec, layout = _read_header(path)
+    _check_layout(path, _build(path, spec, "meta"), layout, spec)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: cannot be read as safetensors ({error}); fetch or export it again") from error
+    _check_finite(path, state)
+    module = _build(path, spec, "cpu")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:  # its header names a tensor twice
+        raise ModelFileError(f"{path}: its header is damaged; fetch or export it again") from error
+    return module.eval(), spec
+
+
+def _read_header(path: Path) -> tuple[Spec, Layout]:
+    """The Spec and the layout of the tensors, from the first bytes of the file alone."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            if size > MAX_BYTES:
+                raise ModelFileError(f"{path}: {size} bytes are more than any model file has; the file is refused")
+            if not 2 <= length <= min(MAX_HEADER, size - 8):
+                raise ModelFileError(
+                    f"{path}: not a safetensors file, or a truncated one; nnface import turns other formats into one"
+                )
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: its header is damaged or it is not a safetensors file; nnface import turns other formats into one"
+        ) from error
+    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
+        raise ModelFileError(f"{path}: a safetensors file, but not one of nnface; turn it into one with nnface import")
+    spec = parse(metadata[METADATA_KEY], str(path))
+    try:
+        layout = {name: (str(t["dtype"]), tuple(int(n) for n in t["shape"])) for name, t in header.items()}
+    except (TypeError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{path}: its header is damaged; fetch or export it again") from error
+    return spec, layout
+
+
+def _build(path: Path, spec: Spec, device: str) -> nn.Module:
+    """The network that the Spec names; on ``meta`` without memory, so that settings cannot ask for too much of it."""
+    try:
+        with torch.device(device):
+            return create(spec.architecture, spec.settings)
+    except UsageError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelFileError(
+            f"{path}: the settings of its network {spec.architecture} are impossible: {error}"
+        ) from error
+
+
+def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> None:
+    """Every tensor is there, none is left over, and what the Spec says of the outputs is what the network gives."""
+    expected = {name: _kind(tensor) for name, tensor in network.state_dict().items()}
+    different = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    problems = [
+        _some("missing", (name for name in expected if name not in found)),
+        _some("not of this network", (name for name in found if name not in expected)),
+        _some("of another shape or type", (_difference(name, found, expected) for name in sorted(different))),
+    ]
+    if any(problems):
+        raise ModelFileError(
+            f"{path}: its weights do not fit the network {spec.architecture}: {'; '.join(filter(None, problems))}"
+        )
+    if isinstance(network, DetectionNetwork) != (spec.task == "detect"):
+        raise ModelFileError(f"{path}: its Spec says that the network {spec.architecture} can {spec.task}; it cannot")
+    if isinstance(network, DetectionNetwork) and spec.detection is not None:
+        said, given = _outputs(spec.detection), _outputs(network.default_detection)
+        for name, value in given.items():
+            if said[name] != value:
+                raise ModelFileError(
+                    f"{path}: its Spec says {name} {said[name]}, its network {spec.architecture} has {value}; "
+                    "the file is damaged"
+                )
+
+
+def _outputs(detection: DetectionSpec) -> dict[str, Any]:
+    return {
+        "coding": detection.coding,
+        "strides": detection.strides,
+        "anchors a cell": tuple(len(level) for level in detection.anchor_sizes),
+        "landmarks": detection.landmarks,
+    }
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    bad = _some("not finite", (name for name, tensor in state.items() if not torch.isfinite(tensor).all()))
+    if bad:
+        raise ModelFileError(f"{path}: its weights are of no use: {bad}; take an earlier file of that training")
+
+
+def _some(problem: str, names: Iterable[str]) -> str:
+    """``3 missing (a, b, ...)``; empty where there are none."""
+    names = list(names)
+    shown = ", ".join(repr(name[:80])[1:-1] for name in names[:3])  # repr: names of untrusted files reach a terminal
+    return f"{len(names)} {problem} ({shown}{', ...' if len(names) > 3 else ''})" if names else ""
+
+
+def _difference(name: str, found: Layout, expected: Layout) -> str:
+    return f"{name}: {_words(*found[name])}, not {_words(*expected[name])}"
+
+
+def _words(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {'x'.join(map(str, shape)) or 'scalar'}"
+
+
+def _storable(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that shares no memory, in the usual layout, floating types as float32."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    names = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
+    return names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)

@@ -1,0 +1,69 @@
+"""Run a torch module on arrays: a network in training meets the same predictor as the exported file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from nnface.errors import DeviceError
+from nnface.models.layers import DetectionNetwork
+from nnface.spec import Spec
+
+
+class TorchRunner:
+    """A module and its Spec as a runner (see ``docs/architecture.md``); the module's weights are shared, not copied."""
+
+    def __init__(self, module: nn.Module, spec: Spec, device: str = "cpu") -> None:
+        """Move the module to the device, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+        Raises:
+            DeviceError: the device is unknown or not there.
+        """
+        self.spec = spec
+        self.device = device
+        self._device = _find(device)
+        self._module = module.to(self._device)
+
+    def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The outputs of a batch by name, float32.
+
+        The module runs in evaluation mode and without gradients; afterwards each of its parts is in the mode in which
+        it was.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalised as the Spec says.
+
+        Returns:
+            of a detector ``scores`` (N, A) in 0..1, ``boxes`` (N, A, 4) and, where it has them, ``landmarks``
+            (N, A, 10), both still coded; of another network what its ``forward`` returns.
+        """
+        images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
+        with _evaluating(self._module), torch.no_grad():
+            outputs = dict(self._module(images))
+            if self.spec.task == "detect":
+                outputs["scores"] = cast(DetectionNetwork, self._module).scores(outputs.pop("logits"))
+        return {name: values.float().cpu().numpy() for name, values in outputs.items()}
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]  # each one: frozen batch norms stay frozen
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _find(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()  # the only question that every kind of device answers
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise DeviceError(f"this torch cannot use the device {name!r}; choose another with --device, or cpu") from error
+    return device

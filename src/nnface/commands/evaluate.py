@@ -51,7 +51,7 @@ def score_widerface(
     files = read_predictions(predictions, list(faces.boxes))
     if files.unsorted:
         click.echo(f"nnface: {files.unsorted} files were not sorted by falling score; they were sorted", err=True)
-    result = benchmark.score(files.predictions, faces, details=save is not None)
+    result = benchmark.score(files.predictions, faces)
     _finish(result, {"predictions": str(predictions), "protocol": "as in the files"}, json_file, save)
 
 

@@ -1,0 +1,114 @@
+"""Write the tables of README.md and docs/*.md from the files of results/.
+
+    python benchmarks/tables.py            # rewrites what stands between the markers
+    python benchmarks/tables.py --check    # exit 1 where a table differs from its data
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; :data:`TABLES` says which file it comes from.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnface.files import write_atomic
+from nnface.report.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Cell = Callable[[dict[str, Any]], str]
+
+
+def figure(key: str) -> Cell:
+    """A figure in per cent, with its interval where the row has one."""
+
+    def cell(row: dict[str, Any]) -> str:
+        bounds = row.get("intervals", {}).get(key)
+        return f"{row[key]:.1f}" + (f" ({bounds[0]:.0f} to {bounds[1]:.0f})" if bounds else "")
+
+    return cell
+
+
+def height(name: str) -> Cell:
+    """Average precision of a range of face heights."""
+    return lambda row: "-" if row["heights"].get(name) is None else f"{row['heights'][name]:.1f}"
+
+
+def text(key: str) -> Cell:
+    """A value as it is."""
+    return lambda row: str(row[key])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table comes from: a file of results/ with ``rows``, and a cell of each row for every column."""
+
+    file: str
+    columns: dict[str, Cell]
+    order: Callable[[dict[str, Any]], Any] | None = None
+
+
+TABLES = {
+    "widerface-holdout": Source(
+        "widerface-holdout.json",
+        {
+            "detector": text("detector"),
+            "protocol": text("protocol"),
+            "easy": figure("easy"),
+            "medium": figure("medium"),
+            "hard": figure("hard"),
+            "ms": text("ms"),
+        },
+        order=lambda row: -row["hard"],
+    ),
+    "widerface-holdout-heights": Source(
+        "widerface-holdout.json",
+        {
+            "detector": text("detector"),
+            "protocol": text("protocol"),
+            **{name: height(name) for name in ("under 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")},
+        },
+        order=lambda row: -row["hard"],
+    ),
+}
+
+
+def render(name: str, results: Path) -> str:
+    """A table in Markdown."""
+    source = TABLES[name]
+    rows = json.loads((results / source.file).read_text("utf-8"))["rows"]
+    if source.order is not None:
+        rows = sorted(rows, key=source.order)
+    cells = [[cell(row) for cell in source.columns.values()] for row in rows]
+    return Table(name, list(source.columns), cells).markdown()
+
+
+def fill(document: str, results: Path) -> str:
+    """The document with every marked table made anew; KeyError for a name that TABLES lacks."""
+    return MARKED.sub(lambda m: f"{m[1]}{render(m[2], results)}\n{m[3]}", document)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 where a table is stale")
+    options = parser.parse_args()
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        old = path.read_text("utf-8")
+        new = fill(old, ROOT / "results")
+        if new != old:
+            stale.append(path)
+            if not options.check:
+                write_atomic(path, new)
+    for path in stale:
+        print(f"{'stale' if options.check else 'written'}: {path.relative_to(ROOT)}")
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

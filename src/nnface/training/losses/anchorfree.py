@@ -108,7 +108,7 @@ def assign(
     # Cells outside of both regions only as a last resort; the small term of distance settles ties of a fresh network.
     cost = score_cost + 3 * -(overlap + 1e-7).log() + 1e4 * ~(near & inside) + 1e5 * ~(near | inside) + 0.1 * offset
     top = overlap.topk(min(candidates, len(rows)), 0).values.sum(0).int().clamp(min=1)
-    ranks = cost.argsort(0, stable=True).argsort(0, stable=True)
+    ranks = cost.argsort(stable=True, dim=0).argsort(stable=True, dim=0)
     wanted = (ranks < top) & (cost < 1e5)
     # A cell that several faces want goes to the one that it costs least.
     best = torch.where(wanted, cost, cost.new_tensor(float("inf"))).argmin(1)
@@ -160,8 +160,7 @@ def losses(
                 size = (faces_here[face[known], 2:] - faces_here[face[known], :2]).prod(-1).sqrt()
                 distance = (points * at[:, None, 2:] + at[:, None, :2] - wanted).abs().mean((1, 2)) / size
                 landmark_loss = landmark_loss + (distance * share[known]).sum()
-    probability = logits.detach().sigmoid()
-    focus = (quality - probability).square()
+    focus = (quality - logits.sigmoid()).square()
     score_loss = (F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * focus * counted).sum()
     parts = {"score": weights.score * score_loss, "box": weights.box * box_loss}
     if "landmarks" in outputs:

@@ -1,0 +1,149 @@
+"""WIDER FACE (Yang et al. 2016, http://shuoyang1213.me/WIDERFACE): official layout and texts, and RetinaFace's labels.
+
+    DIR/WIDER_train/images/0--Parade/0_Parade_marchingband_1_849.jpg
+    DIR/wider_face_split/wider_face_train_bbx_gt.txt
+    DIR/retinaface/train/label.txt  or  DIR/wider_face_split/retinaface_train_label.txt   (five landmarks, optional)
+
+Pictures may also be ``.webp`` or ``.png``, and may lie flat in ``images`` without the event's folder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.datasets.samples import DetectionSample, empty_landmarks
+from nnface.errors import DataError
+
+SUFFIXES = (".jpg", ".webp", ".png")
+SPLITS = ("train", "val", "val416")
+_INVALID = 7
+"""Column of the official text that marks a face as invalid, after x y w h blur expression illumination."""
+
+
+def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
+    """The pictures of a split that are there, with their faces; landmarks where RetinaFace's label file has them.
+
+    Faces marked invalid are ignore regions; boxes without an area are left out. Pictures that the text names and that
+    are not on the disk are left out too, for partial copies are common: ``nnface data verify`` tells how many.
+
+    Raises:
+        DataError: the folder, the text or every picture is absent, or the text is malformed (file and line named).
+    """
+    root = Path(root)
+    if split not in SPLITS:
+        raise DataError(f"WIDER FACE has no split {split!r} with published boxes; the splits are {', '.join(SPLITS)}")
+    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    images = root / f"WIDER_{split}" / "images"
+    for path in (text, images):
+        if not path.exists():
+            raise DataError(f"{root} is not WIDER FACE in its official layout: {path} is not there")
+    samples = []
+    for key, boxes, ignored in read_boxes(text):
+        image = find_image(images, key)
+        if image is not None:
+            points = empty_landmarks(len(boxes))
+            samples.append(DetectionSample(key=key, path=image, boxes=boxes, landmarks=points, ignored=ignored))
+    if not samples:
+        raise DataError(f"none of the pictures that {text} names is in {images}")
+    for labels in (root / "retinaface" / split / "label.txt", text.with_name(f"retinaface_{split}_label.txt")):
+        if labels.exists():
+            points_of = {key: (b, p) for key, b, p in read_retinaface(labels)}
+            samples = [_with_landmarks(s, *points_of[s.key]) if s.key in points_of else s for s in samples]
+            break
+    return samples
+
+
+def find_image(images: Path, key: str) -> Path | None:
+    """The picture ``event/name`` below ``images``, with any of the known suffixes, or flat without its event."""
+    for stem in (key, key.rsplit("/", 1)[-1]):
+        for suffix in SUFFIXES:
+            path = images / f"{stem}{suffix}"
+            if path.exists():
+                return path
+    return None
+
+
+def read_boxes(text: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:
+    """Key without suffix, boxes (n, 4) x1 y1 x2 y2 and the invalid ones' mask (n,) from an official ``bbx_gt.txt``.
+
+    A picture is three parts: ``event/name.jpg``, the number of faces, a row a face (``x y w h`` and six flags); a
+    picture without faces has one row of zeros.
+
+    Raises:
+        DataError: a line that is not what it should be, by its number.
+    """
+    lines = text.read_text(encoding="utf-8").splitlines()
+    at = 0
+    while at < len(lines):
+        name = lines[at].strip()
+        if not name:
+            at += 1
+            continue
+        if "/" not in name or not name.endswith(SUFFIXES):
+            raise DataError(f"{text}, line {at + 1}: expected a picture's name such as event/name.jpg, found {name[:60]!r}")
+        try:
+            count = int(lines[at + 1])
+            rows = [[float(v) for v in line.split()] for line in lines[at + 2 : at + 2 + count]]
+            table = np.array(rows, np.float64).reshape(count, -1) if count else np.zeros((0, 10))
+        except (ValueError, IndexError) as error:
+            raise DataError(f"{text}, after line {at + 1}: the number of faces or a row of {name} is malformed") from error
+        if table.shape[1] < 4 or (count and len(rows) < count):
+            raise DataError(f"{text}, after line {at + 1}: {name} should have {count} rows of x y w h and flags")
+        at += 2 + max(count, 1)
+        table = table[(table[:, 2] > 0) & (table[:, 3] > 0)]
+        boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], 1).astype(np.float32)
+        invalid = table[:, _INVALID] > 0 if table.shape[1] > _INVALID else np.zeros(len(table), bool)
+        yield name.rsplit(".", 1)[0], boxes, invalid
+
+
+def read_retinaface(labels: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+    """Key without suffix, boxes (n, 4) x1 y1 x2 y2 and landmarks (n, 5, 2) from RetinaFace's ``label.txt``.
+
+    A picture is ``# event/name.jpg``, then a row a face: x y w h, then x y flag for each point (-1: no landmarks), and
+    the blur. Validation labels have the four numbers only.
+
+    Raises:
+        DataError: a malformed line, by its number.
+    """
+    key: str | None = None
+    rows: list[list[float]] = []
+    for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("#"):
+            if key is not None:
+                yield (key, *_retinaface_rows(rows))
+            key, rows = line[1:].strip().rsplit(".", 1)[0], []
+            continue
+        if not line.strip():
+            continue
+        try:
+            row = [float(v) for v in line.split()]
+        except ValueError as error:
+            raise DataError(f"{labels}, line {number}: not a row of numbers: {line[:60]!r}") from error
+        if key is None or len(row) not in (4, 19, 20):
+            raise DataError(f"{labels}, line {number}: expected '# event/name.jpg', or 4 or 20 numbers")
+        rows.append((row + [-1.0] * 15)[:19])
+    if key is not None:
+        yield (key, *_retinaface_rows(rows))
+
+
+def _retinaface_rows(rows: list[list[float]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    table = np.array(rows, np.float32).reshape(-1, 19)
+    boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], 1)
+    points = table[:, 4:].reshape(-1, 5, 3)[:, :, :2].copy()
+    points[table[:, 4] < 0] = np.nan
+    return boxes, points
+
+
+def _with_landmarks(
+    sample: DetectionSample, boxes: NDArray[np.float32], points: NDArray[np.float32]
+) -> DetectionSample:
+    """The sample with the points of the rows whose box is the same (the two files round alike, to a pixel)."""
+    landmarks = sample.landmarks.copy()
+    for i, box in enumerate(sample.boxes):
+        distance = np.abs(boxes - box).max(1) if len(boxes) else np.array([np.inf])
+        if distance.min() <= 1:
+            landmarks[i] = points[distance.argmin()]
+    return replace(sample, landmarks=landmarks)

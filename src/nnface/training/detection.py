@@ -1,0 +1,251 @@
+"""Training a detector: what :mod:`nnface.training.loop` needs to know of faces, boxes and points."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nnface.datasets.samples import DetectionSample, split
+from nnface.errors import DataError, RecipeError
+from nnface.metrics import wider
+from nnface.models.create import create, default_spec
+from nnface.models.layers import DetectionNetwork
+from nnface.predict.detector import Detector
+from nnface.runtime.torch import TorchRunner
+from nnface.spec import Spec
+from nnface.training.augment import detection as augment
+from nnface.training.augment.detection import CropPolicy, Labelled
+from nnface.training.losses import anchorfree
+from nnface.training.losses.anchorfree import Targets
+from nnface.training.pictures import PictureCache, Pictures, Source
+from nnface.training.recipe import Crops, DetectionRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures of one size and their faces."""
+
+    images: Tensor
+    """(N, H, W, 3) uint8 BGR."""
+    targets: list[Targets]
+    numbers: list[int]
+    """Which samples of the run they are."""
+
+
+class DetectionTask:
+    """A :class:`nnface.training.task.Task` for detectors.
+
+    Args:
+        recipe: what to train.
+        sources: name to pictures, as ``--data`` names them; a tenth of each is kept for choosing.
+        init: weights to start from instead of random ones, a state dict of the same network.
+    """
+
+    def __init__(
+        self,
+        recipe: DetectionRecipe,
+        sources: Mapping[str, Sequence[DetectionSample]],
+        init: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.recipe, self.init = recipe, init
+        data = recipe.data
+        for name in [*data.weights, *data.portraits]:
+            if name not in sources:
+                raise DataError(f"the recipe {recipe.name} wants data named {name!r}; give it with --data")
+        halves = {name: split(samples) for name, samples in sources.items()}
+        self.chosen = [s for name in recipe.evaluation.sources or halves for s in halves[name][1]]
+        train = {name: list(sources[name]) if data.all_pictures else halves[name][0] for name in sources}
+        cache = PictureCache(data.cache, data.cache_side)
+        weights = {name: data.weights.get(name, 0.0 if data.weights else float(len(train[name]))) for name in train}
+        parts = [Source(name=name, samples=train[name], weight=weights[name]) for name in train]
+        self.pictures = Pictures(parts, cache, recipe.seed, bool(data.weights))
+        self.portraits = None
+        if data.portraits and recipe.crops.sheets:
+            portraits = [Source(name=n, samples=train[n], weight=float(len(train[n]))) for n in data.portraits]
+            self.portraits = Pictures(portraits, cache, recipe.seed, True)
+        self._fingerprint = _fingerprint(sources)
+        self._spec = self._make_spec()
+
+    def model(self) -> nn.Module:
+        """The recipe's network with random weights, or the ones that it is to start from."""
+        network = create(self.recipe.model.architecture, self.recipe.model.settings)
+        if self.init is not None:
+            network.load_state_dict(dict(self.init))
+        return network
+
+    def spec(self) -> Spec:
+        """What the model file says of itself."""
+        return self._spec
+
+    def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
+        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
+        loop = self.recipe.loop
+        shares = world * loop.accumulate
+        if loop.batch % shares:
+            raise RecipeError(f"loop.batch {loop.batch} does not divide by {shares} processes times accumulated parts")
+        size = loop.batch // shares
+        mine = range(rank * loop.accumulate, (rank + 1) * loop.accumulate)
+        firsts = (s * loop.batch + part * size for s in range(step, loop.steps) for part in mine)
+        numbers = [list(range(first, first + size)) for first in firsts]
+        loader: DataLoader[Any] = DataLoader(
+            _Crops(self),
+            batch_sampler=numbers,
+            num_workers=loop.workers,
+            collate_fn=_collate,
+            persistent_workers=False,
+            worker_init_fn=_one_thread,
+        )
+        return iter(loader)
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The faces that count; a batch without any is divided by 1."""
+        return {"faces": float(sum(int((~target.ignored).sum()) for target in batch.targets))}
+
+    def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
+        """The parts of the anchor-free loss."""
+        device = next(model.parameters()).device
+        targets = [
+            Targets(boxes=t.boxes.to(device), landmarks=t.landmarks.to(device), ignored=t.ignored.to(device))
+            for t in batch.targets
+        ]
+        outputs = model(normalised(batch.images.to(device), self._spec))
+        detection = self._spec.detection
+        assert detection is not None
+        height, width = batch.images.shape[1:3]
+        grid = _cells(height, width, detection.strides).to(device)
+        part = self.recipe.loss
+        weights = anchorfree.Weights(score=part.score, box=part.box, landmark=part.landmark)
+        with torch.autocast(device.type, enabled=False):
+            return anchorfree.losses(outputs, grid, targets, counts["faces"], weights)
+
+    def names(self, batch: Batch) -> list[str]:
+        """The samples' numbers in the run; mosaics and sheets have many pictures."""
+        return [f"sample {number}" for number in batch.numbers]
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """AP by face height on the tenth kept for choosing, through the ordinary predictor.
+
+        Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's size. A set without faces
+        to choose on gives ``best`` 0.
+        """
+        figures: dict[str, float] = {}
+        for size in self.recipe.evaluation.sizes:
+            detector = Detector(TorchRunner(model, self._spec), size=size, min_score=0.02)
+            found = {}
+            for start in range(0, len(self.chosen), 8):
+                part = self.chosen[start : start + 8]
+                for sample, faces in zip(part, detector.batch([s.path for s in part]), strict=True):
+                    assert faces.scores is not None
+                    found[sample.key] = (faces.boxes, faces.scores)
+            truth = wider.by_height({s.key: s.boxes for s in self.chosen}, {s.key: s.ignored for s in self.chosen})
+            curves = wider.score(found, truth) if self.chosen else {}
+            for setting, curve in curves.items():
+                figures[f"{setting}@{size}"] = curve.average_precision
+        chosen = [v for k, v in figures.items() if k.endswith(f"@{self.recipe.evaluation.best}") and not np.isnan(v)]
+        figures["best"] = float(np.mean(chosen)) if chosen else 0.0
+        return figures
+
+    def fingerprint(self) -> str:
+        """A hash over every picture's key and labels."""
+        return self._fingerprint
+
+    def sample(self, number: int) -> Labelled:
+        """What the run sees under this number: a crop, a mosaic or a sheet, augmented."""
+        rng = np.random.default_rng([self.recipe.seed, 0, number])
+        crops = self.recipe.crops
+        kind = rng.random()
+        policy = _policy(crops)
+        if self.portraits is not None and kind < crops.sheets:
+            result = augment.sheet(self.portraits.draw, crops.size, rng, crops.face_min, min(crops.face_max, 64.0))
+        elif kind < crops.sheets + crops.mosaic:
+            result = augment.mosaic(self.pictures.draw, crops.size, rng, policy)
+        else:
+            result = augment.random_crop(
+                lambda r: self.pictures.nth(number, r), crops.size, crops.size, rng, policy
+            )
+        if crops.occlude:
+            result = augment.occlude(result, rng, crops.occlude)
+        if crops.photometric:
+            result = replace(result, image=augment.photometric(result.image, rng))
+        return augment.ignore_small(result, crops.smallest)
+
+    def _make_spec(self) -> Spec:
+        recipe = self.recipe
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        detection = spec.detection
+        if detection is None or detection.coding != "distance":
+            raise RecipeError(f"{recipe.name}: loss.kind anchorfree needs a network of that kind")
+        provenance = {"recipe": recipe.name, **recipe.provenance}
+        return replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
+
+
+class _Crops(Dataset[tuple[int, Labelled]]):
+    def __init__(self, task: DetectionTask) -> None:
+        self.task = task
+
+    def __getitem__(self, number: int) -> tuple[int, Labelled]:
+        return number, self.task.sample(number)
+
+
+def normalised(images: Tensor, spec: Spec) -> Tensor:
+    """(N, H, W, 3) uint8 BGR to (N, 3, H, W) float32 as the Spec says, in channels-last memory."""
+    pixels = images if spec.input.color == "bgr" else images.flip(-1)
+    mean, std = (pixels.new_tensor(values, dtype=torch.float32) for values in (spec.input.mean, spec.input.std))
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+def _collate(samples: list[tuple[int, Labelled]]) -> Batch:
+    return Batch(
+        images=torch.from_numpy(np.stack([s.image for _, s in samples])),
+        targets=[
+            Targets(
+                boxes=torch.from_numpy(np.ascontiguousarray(s.boxes, np.float32)),
+                landmarks=torch.from_numpy(np.ascontiguousarray(s.landmarks, np.float32)),
+                ignored=torch.from_numpy(np.ascontiguousarray(s.ignored)),
+            )
+            for _, s in samples
+        ],
+        numbers=[number for number, _ in samples],
+    )
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=8)
+def _cells(height: int, width: int, strides: tuple[int, ...]) -> Tensor:
+    return anchorfree.cells(height, width, strides)
+
+
+def _policy(crops: Crops) -> CropPolicy:
+    return CropPolicy(
+        anchored=crops.anchored,
+        face_min=crops.face_min,
+        face_max=crops.face_max,
+        enlarge=crops.enlarge,
+        cover=crops.cover,
+        side_min=crops.side_min,
+        side_max=crops.side_max,
+    )
+
+
+def _fingerprint(sources: Mapping[str, Sequence[DetectionSample]]) -> str:
+    digest = hashlib.sha256()
+    for name, samples in sorted(sources.items()):
+        digest.update(name.encode())
+        for sample in samples:
+            arrays: list[NDArray[Any]] = [sample.boxes, sample.landmarks, sample.ignored]
+            digest.update(b"".join(chain([sample.key.encode()], (np.ascontiguousarray(a).tobytes() for a in arrays))))
+    return digest.hexdigest()

@@ -1,0 +1,312 @@
+"""One loop for all tasks, on plain PyTorch; ``torchrun`` starts it for many processes and machines.
+
+Read it from top to bottom. It knows a :class:`~nnface.training.task.Task` and nothing of boxes, parts or labels.
+What is random follows from (seed, step, number) and the rest is saved, so a run that is killed at any moment and
+resumed ends with the same weights, bit for bit, on the same machine.
+"""
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from nnface.errors import DeviceError, TrainingError
+from nnface.models import file as model_file
+from nnface.training.recipe import Loop, Recipe, Schedule, dump
+from nnface.training.recipe import Optimizer as OptimizerPart
+from nnface.training.state import RunFolder, State
+from nnface.training.task import Task
+
+
+class Writer(Protocol):
+    """What the loop needs of a TensorBoard writer."""
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Note one number."""
+        ...
+
+
+def train(
+    task: Task, recipe: Recipe, out: Path, *, resume: bool = False, device: str = "cpu", tensorboard: bool = False
+) -> Path:
+    """Train to the recipe's end and return the best model file.
+
+    Args:
+        task: what is trained.
+        recipe: its values.
+        out: the run folder; it gets recipe.toml, about.json, metrics.jsonl, state.pt, best and last.safetensors.
+        resume: go on from ``out/state.pt``.
+        device: ``cpu`` or ``cuda``.
+        tensorboard: write events to ``out`` as well.
+
+    Raises:
+        TrainingError: the run folder does not fit, or the loss is not finite (the pictures are named).
+        DeviceError: the device is not there.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
+    """
+    rank, world = _join_processes(device)
+    place = _device(device)
+    folder, text = RunFolder(out), dump(recipe)
+    if resume:
+        folder.check(text, task.fingerprint())
+    elif rank == 0:
+        folder.begin(text, task.fingerprint())
+    writer = _tensorboard(out) if tensorboard and rank == 0 else None
+
+    state = _fresh_state(task, recipe, place)
+    if resume and folder.state.exists():
+        state.load(folder.state)
+    if resume and rank == 0:
+        folder.forget_after(state.step)
+    loop = recipe.loop
+    model: nn.Module = DistributedDataParallel(state.model) if world > 1 else state.model
+    rate = scaled_rate(recipe.optimizer, loop.batch)
+    say = _Reporter(rank, loop, rate, state.step)
+
+    parts = iter(task.batches(state.step, rank, world))
+    with _stopping() as stop:
+        while state.step < loop.steps:
+            _set_rate(state.optimizer, rate * schedule(recipe.schedule, state.step, loop.steps))
+            torch.manual_seed(recipe.seed * 1_000_003 + state.step)  # dropout; the data has its own numbers
+            _training_mode(model, loop.freeze_batch_norm)
+            step_parts = list(islice(parts, loop.accumulate))
+            counts = _summed_over_processes([task.counts(part) for part in step_parts], place)
+            logged: dict[str, float] = {}
+            for part in step_parts:
+                with torch.autocast(place.type, torch.bfloat16, enabled=loop.precision == "bfloat16"):
+                    losses = task.loss(model, part, counts)
+                total = sum(losses.values(), torch.zeros((), device=place))
+                if not torch.isfinite(total):
+                    raise TrainingError(_not_finite(losses, task.names(part), state.step))
+                # Processes average their gradients; each part is already divided by the whole step's counts.
+                (total * world).backward()  # type: ignore[no-untyped-call]
+                for name, value in losses.items():
+                    logged[name] = logged.get(name, 0.0) + float(value.detach())
+            if recipe.optimizer.clip_norm:
+                logged["norm"] = float(nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.clip_norm))
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+            if state.average is not None:
+                state.average.update_parameters(state.model)
+            state.step += 1
+
+            if rank == 0:
+                row = say.step(state.step, logged)
+                if row is not None:
+                    folder.log(row)
+                    _note(writer, row, state.step)
+                if state.step % loop.evaluate_every == 0 or state.step == loop.steps:
+                    figures = _evaluate(task, state, folder)
+                    folder.log({"step": state.step, **figures})
+                    _note(writer, figures, state.step)
+                    say.figures(state.step, figures)
+                if state.step % loop.save_every == 0 or state.step == loop.steps or stop():
+                    state.save(folder.state)
+            if stop():
+                raise KeyboardInterrupt
+    if rank == 0:
+        model_file.save(folder.last, state.shipped, task.spec())
+    if world > 1:
+        dist.destroy_process_group()
+    return folder.best
+
+
+def schedule(part: Schedule, step: int, steps: int) -> float:
+    """The share of the learning rate at a step: linear warm-up, then the recipe's shape."""
+    if step < part.warmup:
+        return (step + 1) / part.warmup
+    if part.shape == "cosine":
+        progress = (step - part.warmup) / max(steps - part.warmup, 1)
+        return part.final + (1 - part.final) * (1 + math.cos(math.pi * progress)) / 2
+    if part.shape == "steps":
+        return float(part.gamma ** sum(step >= milestone * steps for milestone in part.milestones))
+    return 1.0
+
+
+def scaled_rate(part: OptimizerPart, batch: int) -> float:
+    """The recipe's learning rate moved from the batch that it was chosen for to the batch that is used."""
+    ratio = batch / part.lr_batch
+    return part.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[part.lr_rule]
+
+
+def make_optimizer(part: OptimizerPart, model: nn.Module, lr: float) -> Optimizer:
+    """SGD or AdamW; weight decay goes to weight matrices only, not to batch norms and biases."""
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if part.name == "sgd":
+        return SGD(groups, lr=lr, momentum=part.momentum)
+    return AdamW(groups, lr=lr)
+
+
+def make_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average, whose decay rises from 0.1 so that the first weights are forgotten soon."""
+    if not decay:
+        return None
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new.detach().to(old), share)
+            else:
+                old.copy_(new)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def _fresh_state(task: Task, recipe: Recipe, place: torch.device) -> State:
+    torch.manual_seed(recipe.seed)
+    layout = torch.channels_last if recipe.loop.channels_last else torch.contiguous_format
+    model = task.model().to(place, memory_format=layout)  # type: ignore[call-overload]
+    optimizer = make_optimizer(recipe.optimizer, model, recipe.optimizer.lr)
+    return State(model, optimizer, make_average(model, recipe.loop.ema))
+
+
+def _evaluate(task: Task, state: State, folder: RunFolder) -> dict[str, float]:
+    """Measure the weights that would be shipped, and keep them if they are the best so far."""
+    figures = task.evaluate(state.shipped)
+    if figures["best"] > state.best:
+        state.best = figures["best"]
+        kept = {name: round(value, 5) for name, value in figures.items() if name != "best" and math.isfinite(value)}
+        model_file.save(folder.best, state.shipped, replace(task.spec(), figures=kept))
+    return figures
+
+
+def _training_mode(model: nn.Module, freeze_batch_norm: bool) -> None:
+    model.train()
+    if freeze_batch_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def _set_rate(optimizer: Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _not_finite(losses: Mapping[str, Tensor], names: list[str], step: int) -> str:
+    values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
+    return f"the loss is not finite at step {step + 1} ({values}); the pictures were {', '.join(names)}"
+
+
+def _summed_over_processes(parts: list[Mapping[str, float]], place: torch.device) -> dict[str, float]:
+    """The counts of the whole step: over this process's parts, then over the processes."""
+    names = sorted(parts[0])
+    sums = torch.tensor([sum(part[name] for part in parts) for name in names], dtype=torch.float64, device=place)
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return dict(zip(names, sums.tolist(), strict=True))
+
+
+def _join_processes(device: str) -> tuple[int, int]:
+    """This process's rank and the number of processes, as torchrun says."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return int(os.environ.get("RANK", "0")), world
+
+
+def _device(name: str) -> torch.device:
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise DeviceError("--device cuda was asked for, but this torch sees no CUDA device; use --device cpu")
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+        return place
+    if name != "cpu":
+        raise DeviceError(f"training runs on cpu or cuda, not on {name!r}")
+    return torch.device("cpu")
+
+
+@contextmanager
+def _stopping() -> Iterator[Any]:
+    """A function that says whether Ctrl-C or SIGTERM came: the step is finished and the state saved first."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:  # a second time: at once
+            raise KeyboardInterrupt
+        came.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _tensorboard(out: Path) -> Writer:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError("--tensorboard needs the package tensorboard: pip install 'nnface[tensorboard]'") from error
+    writer: Writer = SummaryWriter(out)  # type: ignore[no-untyped-call]
+    return writer
+
+
+def _note(writer: Writer | None, row: Mapping[str, Any], step: int) -> None:
+    if writer is not None:
+        for name, value in row.items():
+            if name != "step":
+                writer.add_scalar(name, float(value), step)
+
+
+class _Reporter:
+    """Progress on stderr: a line that is rewritten on a terminal, plain lines elsewhere."""
+
+    def __init__(self, rank: int, loop: Loop, rate: float, begun: int) -> None:
+        self.loop, self.rate, self.begun = loop, rate, begun
+        self.terminal = sys.stderr.isatty()
+        self.start = self.last = time.monotonic()
+        self.sums: dict[str, float] = {}
+        self.metric = ""
+        if rank == 0:
+            self._write(f"{loop.steps - begun} steps of {loop.batch} pictures, learning rate {rate:g}", True)
+
+    def step(self, step: int, losses: Mapping[str, float]) -> dict[str, Any] | None:
+        """Note a step; every ``log_every`` steps show the mean and give the row for metrics.jsonl."""
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if step % self.loop.log_every:
+            return None
+        now = time.monotonic()
+        speed = self.loop.batch * self.loop.log_every / max(now - self.last, 1e-9)
+        left = (now - self.start) / max(step - self.begun, 1) * (self.loop.steps - step)
+        means = {name: value / self.loop.log_every for name, value in self.sums.items()}
+        text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+        eta = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
+        self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.metric}", False)
+        self.sums, self.last = {}, now
+        return {"step": step, **{k: round(v, 6) for k, v in means.items()}, "pictures_per_second": round(speed, 2)}
+
+    def figures(self, step: int, figures: Mapping[str, float]) -> None:
+        """Show an evaluation."""
+        text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "best")
+        self.metric = f"  (best {figures['best']:.4f} at {step})"
+        self._write(f"step {step}  evaluated: {text}", True)
+        self.last = time.monotonic()
+
+    def _write(self, text: str, lasting: bool) -> None:
+        if self.terminal:
+            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if lasting else ""))
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()

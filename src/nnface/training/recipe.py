@@ -1,0 +1,253 @@
+"""Recipes: what a training does, as typed values. A recipe builds nothing and imports no torch.
+
+Written as TOML, checked on load by pydantic (an unknown key is an error that names the nearest one), and overridden on
+the command line with ``--set optimizer.lr=0.01``. The recipes that ship lie in ``training/recipes``.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nnface.errors import RecipeError
+from nnface.training.recipes import shipped
+
+
+class Part(BaseModel):
+    """A part of a recipe: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Model(Part):
+    """The network."""
+
+    architecture: str
+    """Its name in nnface.models.create."""
+    settings: dict[str, Any] = {}
+    """Its keyword arguments."""
+    backbone: Path | None = None
+    """A published ImageNet backbone (``.pth`` or ``.tar``) that the network's body starts from."""
+
+
+class Optimizer(Part):
+    """SGD with momentum or AdamW."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    """The learning rate for ``lr_batch`` pictures a step."""
+    lr_batch: int = Field(32, ge=1)
+    """The batch that ``lr`` was chosen for."""
+    lr_rule: Literal["linear", "sqrt", "none"] = "linear"
+    """How the rate moves with the batch: batch and rate belong together (Goyal et al. 2017), so that changing
+    ``loop.batch`` or the number of processes keeps the recipe valid. The true rate is printed."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    """Not applied to batch norms and biases."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Gradients are scaled down to this norm; 0: never."""
+
+
+class Schedule(Part):
+    """The learning rate over the steps."""
+
+    shape: Literal["cosine", "steps", "constant"] = "cosine"
+    warmup: int = Field(0, ge=0)
+    """Steps of linear rise from nothing."""
+    final: float = Field(0.0, ge=0, le=1)
+    """cosine: the share of the rate that is left at the end."""
+    milestones: list[float] = []
+    """steps: where the rate falls, in shares of all steps."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """steps: what it is multiplied by."""
+
+
+class Loop(Part):
+    """The loop: how long, how large, how precise."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps in all."""
+    batch: int = Field(32, ge=1)
+    """Pictures in an optimizer step, over all processes and accumulated parts."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a process's share of the batch is computed in, to fit the memory."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 is autocast: weights, losses and optimizer stay float32."""
+    channels_last: bool = True
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the averaged weights, which are the ones that are evaluated and shipped; 0: none."""
+    freeze_batch_norm: bool = False
+    """Batch norms use their stored statistics: fine-tuning with small batches, and exact agreement of processes."""
+    evaluate_every: int = Field(1000, ge=1)
+    save_every: int = Field(200, ge=1)
+    log_every: int = Field(20, ge=1)
+    workers: int = Field(0, ge=0)
+    """Loader processes, one thread each; 0: in the training process (best where each core has a training)."""
+
+
+class Crops(Part):
+    """Random crops. Faces are measured by the root of their area, in pixels of the crop."""
+
+    size: int = Field(320, ge=32, multiple_of=32)
+    """Side of the square crop, the network's input in training."""
+    anchored: float = Field(0.5, ge=0, le=1)
+    """Share of crops laid around a face, which gets a size from face_min to face_max."""
+    face_min: float = Field(8.0, gt=0)
+    face_max: float = Field(200.0, gt=0)
+    enlarge: float = Field(2.0, gt=0)
+    """Largest magnification of a picture."""
+    cover: float = Field(0.85, ge=0, le=1)
+    """The least share of the crop's width or height that the picture covers, however small the face should be."""
+    side_min: float = Field(0.3, gt=0)
+    """The other crops' height in short sides of the picture, from side_min to side_max, padded beyond it."""
+    side_max: float = Field(2.0, gt=0)
+    smallest: float = Field(4.0, ge=0)
+    """Smaller faces are ignore regions."""
+    mosaic: float = Field(0.0, ge=0, le=1)
+    """Share of mosaics of four crops."""
+    sheets: float = Field(0.0, ge=0, le=1)
+    """Share of sheets of small portraits from the sources named in ``data.portraits``."""
+    occlude: float = Field(0.0, ge=0, le=1)
+    """Share of faces that are partly covered."""
+    photometric: bool = True
+
+
+class DetectionData(Part):
+    """Where pictures come from and how often; names are the labels of ``--data`` (a COCO file's stem)."""
+
+    weights: dict[str, float] = {}
+    """Relative frequency of each source; empty: every picture equally often, each once an epoch."""
+    portraits: list[str] = []
+    """Sources for ``crops.sheets``; used for nothing else unless they have a weight."""
+    all_pictures: bool = False
+    """Train on the tenth kept for choosing too (only once everything is chosen)."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Decoded pictures are kept, with their long side at most ``cache_side``."""
+    cache_side: int = Field(1280, ge=64)
+
+
+class DetectionLoss(Part):
+    """The loss, by the network's coding: ``anchorfree`` networks use SimOTA, anchor networks MultiBox."""
+
+    score: float = 1.0
+    box: float = 2.0
+    landmark: float = 4.0
+    kind: Literal["anchorfree", "multibox", "ultralight", "supernotman"] = "anchorfree"
+
+
+class Evaluation(Part):
+    """Figures on the tenth of train kept for choosing."""
+
+    sources: list[str] = []
+    """Data whose tenth is used; empty: all."""
+    sizes: list[int] = [640]
+    """Long sides that the detector sees."""
+    best: int = 640
+    """The long side whose mean AP over easy, medium and hard chooses the checkpoint."""
+
+
+class DetectionRecipe(Part):
+    """A training of a detector."""
+
+    name: str
+    about: str = ""
+    """One line: what it makes, how long it takes, what it reaches."""
+    task: Literal["detect"] = "detect"
+    seed: int = Field(1, ge=0)
+    size: int = Field(640, ge=32)
+    """The long side that the model file recommends."""
+    licence: str = "trained on the user's data"
+    provenance: dict[str, str] = {}
+    model: Model
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loop: Loop
+    crops: Crops = Crops()
+    data: DetectionData = DetectionData()
+    loss: DetectionLoss = DetectionLoss()
+    evaluation: Evaluation = Evaluation()
+
+
+Recipe = DetectionRecipe
+
+
+def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a TOML file, or a shipped one by its name, with ``KEY=VALUE`` overrides applied.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, an unknown key (the nearest is named) or an impossible value.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise RecipeError(f"there is no recipe file {path}")
+        text = path.read_text(encoding="utf-8")
+    else:
+        text = _shipped(str(name))
+    return parse(text, str(name), overrides)
+
+
+def parse(text: str, origin: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from TOML text; ``origin`` names it in errors. Raises RecipeError as :func:`load` does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    try:
+        return DetectionRecipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {_sentence(error)}") from error
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole recipe as TOML, defaults included: what a run folder keeps."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def _shipped(name: str) -> str:
+    known = shipped()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "nnface recipes lists them"
+        raise RecipeError(f"there is no recipe {name!r}; {hint}")
+    return known[name]
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"--set takes KEY=VALUE, such as optimizer.lr=0.01, not {override!r}")
+    try:  # a TOML value; anything else is a text
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    for part in path:
+        data = data.setdefault(part, {})
+        if not isinstance(data, dict):
+            raise RecipeError(f"--set {override}: {part} is a value, not a part of the recipe")
+    data[last] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
+        return f"{place} is not a key of the recipe; " + (f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(known)}")
+    return f"{place}: {first['msg'].lower()}"
+
+
+def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
+    part: Any = DetectionRecipe
+    for name in place[:-1]:
+        part = part.model_fields[name].annotation
+    fields: Mapping[str, Any] = part.model_fields
+    return list(fields)

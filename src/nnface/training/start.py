@@ -1,0 +1,78 @@
+"""From names to a running training: the recipe, the data, the weights to start from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import torch
+
+from nnface.datasets import widerface
+from nnface.datasets.interchange import coco
+from nnface.datasets.samples import DetectionSample
+from nnface.errors import ModelFileError, UsageError
+from nnface.models import file as model_file
+from nnface.training import loop, recipe
+from nnface.training.detection import DetectionTask
+
+
+def start(
+    name: str,
+    data: Sequence[str],
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    init: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Train a recipe by its name or file on data named as ``KIND:PATH``; returns the best model file.
+
+    Args:
+        name: a shipped recipe or a TOML file.
+        data: ``widerface:DIR`` (source ``widerface``) or ``coco:FILE`` (source: the file's stem); several add up.
+        out: the run folder; None: ``runs/NAME``.
+        resume: go on with the run in ``out``.
+        init: a model file of the same network to start from.
+        overrides: ``KEY=VALUE`` for the recipe.
+        device: ``cpu`` or ``cuda``.
+        threads: of the network; None: torch's own choice.
+        tensorboard: write events too.
+
+    Raises:
+        NnfaceError: see :func:`nnface.training.recipe.load`, the data sets and :func:`nnface.training.loop.train`.
+    """
+    plan = recipe.load(name, overrides)
+    if threads is not None:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    sources = read_sources(data)
+    weights = None
+    if init is not None:
+        module, spec = model_file.load(init)
+        if spec.architecture != plan.model.architecture:
+            raise ModelFileError(f"--init {init} is a {spec.architecture}, the recipe {plan.name} trains a {plan.model.architecture}")
+        weights = module.state_dict()
+    task = DetectionTask(plan, sources, weights)
+    folder = out if out is not None else Path("runs") / plan.name
+    return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
+
+
+def read_sources(data: Sequence[str]) -> dict[str, list[DetectionSample]]:
+    """The pictures of each ``KIND:PATH``, by the source's name.
+
+    Raises:
+        UsageError: not of that form, an unknown kind, or two sources of one name.
+        DataError: the data is absent or malformed.
+    """
+    sources: dict[str, list[DetectionSample]] = {}
+    for item in data:
+        kind, sign, place = item.partition(":")
+        if not sign or kind not in ("widerface", "coco"):
+            raise UsageError(f"--data takes widerface:DIR or coco:FILE, not {item!r}")
+        source = "widerface" if kind == "widerface" else Path(place).stem
+        if source in sources:
+            raise UsageError(f"--data names {source!r} twice; give the file another name")
+        sources[source] = widerface.read(place) if kind == "widerface" else coco.read(place)
+    return sources

@@ -1,0 +1,136 @@
+"""The training state: everything beside the recipe that a run needs to go on as if it had never stopped.
+
+A *model file* (weights and Spec) is for using a network, the *training state* for continuing a run; deploying never
+needs the second. What is random in a step follows from (seed, step, number), so no random state is kept.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from nnface.errors import TrainingError
+from nnface.files import atomic_path, write_atomic
+from nnface.version import __version__
+
+
+@dataclass
+class State:
+    """What changes while a run goes on."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    average: AveragedModel | None
+    """The exponential moving average of the weights, where the recipe wants one."""
+    step: int = 0
+    """Optimizer steps done."""
+    best: float = float("-inf")
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The weights that are evaluated and saved: the average where there is one."""
+        if self.average is None:
+            return self.model
+        module: nn.Module = self.average.module
+        return module
+
+    def save(self, path: Path) -> None:
+        """Write the state, whole or not at all."""
+        content = {
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            TrainingError: the file is damaged or of another network.
+        """
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(content["average"])
+            self.step, self.best = int(content["step"]), float(content["best"])
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise TrainingError(f"cannot resume: {path} is damaged or of another network ({error})") from error
+
+
+class RunFolder:
+    """The folder of a run: what it was told, what it measured, where it stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state.pt"
+        self.best = path / "best.safetensors"
+        self.last = path / "last.safetensors"
+        self.about = path / "about.json"
+
+    def begin(self, recipe: str, fingerprint: str) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            TrainingError: there is a run in it already.
+        """
+        if self.recipe.exists():
+            raise TrainingError(f"{self.path} holds a run already; go on with --resume, or choose another --out")
+        self.path.mkdir(parents=True, exist_ok=True)
+        about = {
+            "nnface": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "machine": platform.machine(),
+            "command": sys.argv,
+            "data": fingerprint,
+        }
+        write_atomic(self.about, json.dumps(about, indent=1))
+        write_atomic(self.recipe, recipe)
+
+    def check(self, recipe: str, fingerprint: str) -> None:
+        """Whether this recipe and this data may go on here.
+
+        Raises:
+            TrainingError: there is no run, or it was begun with another recipe or other data.
+        """
+        if not self.recipe.exists() or not self.about.exists():
+            raise TrainingError(f"there is no run to resume in {self.path}; leave --resume out to begin one")
+        if self.recipe.read_text(encoding="utf-8") != recipe:
+            raise TrainingError(f"the run in {self.path} was begun with another recipe: {self.recipe}; resume with that")
+        if json.loads(self.about.read_text(encoding="utf-8"))["data"] != fingerprint:
+            raise TrainingError(f"the run in {self.path} was begun with other data; an exact resume needs the same")
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows of steps that a resumed run does again."""
+        if self.metrics.exists():
+            write_atomic(self.metrics, "".join(f"{json.dumps(row)}\n" for row in self._rows() if row["step"] <= step))
+
+    def _rows(self) -> Iterable[dict[str, Any]]:
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the line that a kill cut short
+                return

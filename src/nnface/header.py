@@ -5,7 +5,6 @@ would make its runtime open other files (external data) is refused. The protobuf
 """
 
 import json
-import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,32 +53,27 @@ def read_spec(path: str | Path) -> Spec:
 
 def open_header(path: str | Path) -> tuple[Kind, Spec]:
     """What kind of file it is, and its Spec; errors as :func:`read_spec`."""
-    path = Path(path)
-    check_size(path)
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            view = memoryview(content)
-            try:
-                return read_header(view, str(path))
-            finally:
-                view.release()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    return read_header(memoryview(read_content(path)), str(path))
 
 
-def check_size(path: Path) -> None:
-    """Refuse what is no file, is empty, or is larger than ``MAX_FILE``.
+def read_content(path: str | Path) -> bytes:
+    """The bytes of a model file, so that what is checked is what is run.
 
     Raises:
-        ModelFileError: one of these.
+        ModelFileError: no file, empty, larger than ``MAX_FILE``, or not to be read.
     """
+    path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a model file was expected")
-    size = path.stat().st_size
-    if size == 0:
-        raise ModelFileError(f"{path} is empty; a model file was expected")
-    if size > MAX_FILE:
-        raise ModelFileError(f"{path} has {size >> 20} MB; model files up to {MAX_FILE >> 20} MB are opened")
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise ModelFileError(f"{path} is empty; a model file was expected")
+        if size > MAX_FILE:
+            raise ModelFileError(f"{path} has {size >> 20} MB; model files up to {MAX_FILE >> 20} MB are opened")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def read_header(content: memoryview, origin: str) -> tuple[Kind, Spec]:

@@ -159,6 +159,8 @@ def _from_pil(image: "PILImage") -> Pixels:
             raise UsageError("a PIL image of mode F has no agreed range; scale it to 0..255 and convert it to L or RGB")
         if image.mode.startswith("I"):
             return _to_bgr(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
+        if image.mode == "La":  # the one mode that Pillow converts to its own relative only
+            image = image.convert("LA")
         if image.has_transparency_data:
             return _to_bgr(np.ascontiguousarray(np.asarray(image.convert("RGBA"))[:, :, [2, 1, 0, 3]]))
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])

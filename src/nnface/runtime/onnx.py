@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from nnface.errors import DeviceError, ModelFileError
-from nnface.header import check_size, read_header
+from nnface.header import read_content, read_header
 from nnface.spec import Spec
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -39,7 +39,7 @@ class OnnxRunner:
         self.path = Path(path)
         self.device = device
         providers = _providers(device)
-        content = _read(self.path)
+        content = read_content(self.path)
         kind, self.spec = read_header(memoryview(content), str(path))
         if kind != "onnx":
             raise ModelFileError(f"{path} is a {kind} file; ONNX Runtime needs ONNX, which nnface export writes")
@@ -119,14 +119,6 @@ def physical_cores() -> int:
         return max(1, min(len(cores), math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return max(1, len(cores))
-
-
-def _read(path: Path) -> bytes:
-    check_size(path)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:

@@ -1,0 +1,135 @@
+"""ONNX Runtime as a runner: right numbers, honest threads and devices, and no lie or damage gets through."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny_models import bright_detector, detection_spec, save_safetensors, squares
+
+from nnface.errors import DependencyError, DeviceError, ModelFileError, NnfaceError
+from nnface.predict.detector import Detector
+from nnface.runtime import open_model
+from nnface.runtime.onnx import OnnxRunner, physical_cores
+from nnface.spec import ClassificationSpec, SegmentationSpec
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bright_detector(tmp_path_factory.mktemp("onnx") / "tiny.onnx")
+
+
+def test_runs_batches_of_any_shape(tiny: Path) -> None:
+    runner = open_model(tiny)
+    assert isinstance(runner, OnnxRunner) and runner.device == "cpu" and runner.spec == detection_spec()
+    batch = np.random.default_rng(0).random((3, 3, 48, 80), np.float32)
+    outputs = runner.run(batch)
+    assert {k: v.shape for k, v in outputs.items()} == {
+        "scores": (3, 15),
+        "boxes": (3, 15, 4),
+        "landmarks": (3, 15, 10),
+    }
+    mean = batch[:, 1].reshape(3, 3, 16, 5, 16).mean((2, 4)).reshape(3, 15)
+    assert np.allclose(outputs["scores"], mean**2, atol=1e-5)
+    assert (outputs["boxes"] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"fixed": [64, 64]}, "64 x 64"),
+        ({"rank": True}, "scores has"),
+        ({"anchors": 2}, "scores for"),
+        ({"nan": True}, "not numbers"),
+    ],
+)
+def test_a_file_that_lies_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    path = bright_detector(tmp_path / "a.onnx", **changes)
+    with pytest.raises(ModelFileError, match=words) as caught:
+        Detector(path)(squares(64, 64, (16, 16)))
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_spec_of_other_outputs_is_refused(tmp_path: Path) -> None:
+    spec = detection_spec()
+    classes = replace(
+        spec, task="classify", detection=None, classification=ClassificationSpec(heads={"age": ("young", "old")})
+    )
+    parts = replace(spec, task="segment", detection=None, segmentation=SegmentationSpec(labels=("face", "hair")))
+    for other, words in [(classes, "no output called age"), (parts, "no output called logits")]:
+        with pytest.raises(ModelFileError, match=words):
+            OnnxRunner(bright_detector(tmp_path / "a.onnx", text=other.to_json()))
+    points = detection_spec(landmarks=True)
+    without = bright_detector(tmp_path / "b.onnx", detection_spec(landmarks=False), text=points.to_json())
+    with pytest.raises(ModelFileError, match="no output called landmarks"):
+        OnnxRunner(without)
+    fixed = detection_spec(width=64, height=48)
+    assert OnnxRunner(bright_detector(tmp_path / "c.onnx", fixed)).spec == fixed
+
+
+def test_inputs_that_the_network_does_not_take(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"\(1, 4, 32, 32\)"):
+        OnnxRunner(tiny).run(np.zeros((1, 4, 32, 32), np.float32))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:1", "CUDA", ""])
+def test_unknown_devices(tiny: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="is not known"):
+        OnnxRunner(tiny, device)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
+)
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt"])
+def test_absent_devices_are_errors_with_a_remedy(tiny: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match="pip install onnxruntime-gpu"):
+        open_model(tiny, device)
+
+
+def test_threads_follow_the_affinity() -> None:
+    assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("needs an affinity")
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from nnface.runtime.onnx import physical_cores; print(physical_cores())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
+def test_weights_for_torch_without_torch(tmp_path: Path) -> None:
+    path = save_safetensors(tmp_path / "a.safetensors")
+    with pytest.raises(ModelFileError, match="safetensors"):
+        OnnxRunner(path)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from nnface.errors import DependencyError\nfrom nnface.runtime import open_model\n"
+        "try: open_model(sys.argv[1])\nexcept DependencyError as error: print(error)"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert "nnface export" in process.stdout and "nnface[train]" in process.stdout, process.stderr
+    assert DependencyError.__mro__[1] is NnfaceError
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), bit=st.integers(0, 7))
+def test_flipped_bits_are_an_error_or_a_result(tmp_path: Path, tiny: Path, place: float, bit: int) -> None:
+    data = bytearray(tiny.read_bytes())
+    # The constants are most of the file and any value of them is right, so the graph gets most of the flips.
+    spots = [i for i, byte in enumerate(data) if byte]
+    data[spots[int(place * (len(spots) - 1))]] ^= 1 << bit
+    path = tmp_path / "a.onnx"
+    path.write_bytes(data)
+    try:
+        faces = Detector(path, threads=1)(squares(64, 64, (16, 16)))
+    except NnfaceError as error:
+        assert "\n" not in str(error)
+    else:
+        assert np.isfinite(faces.boxes).all() and faces.landmarks is None or np.isfinite(faces.landmarks).all()

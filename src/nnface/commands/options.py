@@ -61,7 +61,7 @@ def writing(command: F) -> F:
     """Where results go: ``--json``, ``--draw``, ``--force``."""
     for option in (
         click.option("--force", is_flag=True, help="Overwrite annotated pictures that are there."),
-        click.option("--draw", metavar="DIR", help="Write annotated pictures into this folder, which is made."),
+        click.option("--draw", "draw_folder", metavar="DIR", help="Write annotated pictures here; the folder is made."),
         click.option("--json", "json_file", metavar="FILE|-", help="Write JSON Lines, one a picture or frame."),
     ):
         command = option(command)

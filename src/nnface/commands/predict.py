@@ -6,20 +6,20 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
+from nnface import draw
 from nnface.commands import output
 from nnface.commands.options import detecting, running, writing
 from nnface.errors import ImageError, NnfaceError
-
-if TYPE_CHECKING:
-    from nnface.predict.detector import Detector
-    from nnface.predict.source import Source
-    from nnface.predict.stream import Failure
-    from nnface.predict.video import Frame
-    from nnface.results import Faces
+from nnface.predict.detector import Detector
+from nnface.predict.source import Source, expand
+from nnface.predict.stream import Failure, ordered, pictures, video
+from nnface.predict.video import Frame, Video, VideoWriter
+from nnface.results import Faces
+from nnface.runtime.onnx import physical_cores
 
 
 @click.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def detect(
     paths: tuple[str, ...],
     json_file: str | None,
-    draw: str | None,
+    draw_folder: str | None,
     force: bool,
     model: str,
     size: int | Literal["original"] | None,
@@ -48,10 +48,6 @@ def detect(
     folder. Where stdout is no terminal it gets JSON Lines. --json FILE is replaced when all is done; interrupted, it
     keeps what it held (redirect `--json -` to keep the lines so far).
     """
-    from nnface.predict.detector import Detector
-    from nnface.predict.source import expand
-    from nnface.runtime.onnx import physical_cores
-
     terminal = sys.stdout.isatty()
     sources, problems = expand(paths)
     for problem in problems:
@@ -66,7 +62,7 @@ def detect(
             model, device=device, threads=workers if one else 1, size=size, min_score=min_score, tile=tile
         )
         automatic = terminal and json_file is None
-        drawn = output.targets(sources, draw) if draw or automatic else [None] * len(sources)
+        drawn = output.targets(sources, draw_folder) if draw_folder or automatic else [None] * len(sources)
         table = _Table(sources) if automatic else None
         if table:
             stack.callback(table.show)
@@ -91,9 +87,9 @@ def detect(
 class _Result:
     """What there is to say of a picture, or of a frame of a video."""
 
-    source: "Source"
-    faces: "Faces | None" = None
-    frame: "Frame | None" = None
+    source: Source
+    faces: Faces | None = None
+    frame: Frame | None = None
     drawn: Path | None = None
     error: str | None = None
     """Why there are no faces."""
@@ -109,15 +105,15 @@ class _Result:
 
 
 def _results(
-    detector: "Detector",
-    work: Sequence[tuple["Source", Path | None]],
+    detector: Detector,
+    work: Sequence[tuple[Source, Path | None]],
     workers: int,
     batch: int | None,
     force: bool,
 ) -> Generator[_Result, None, None]:
     """All results, in the order of the sources."""
-    for pictures, group in groupby(work, key=lambda pair: pair[0].kind == "picture"):
-        if pictures:
+    for still, group in groupby(work, key=lambda pair: pair[0].kind == "picture"):
+        if still:
             yield from _pictures(detector, list(group), workers, batch, force)
         else:
             for source, place in group:
@@ -125,15 +121,13 @@ def _results(
 
 
 def _pictures(
-    detector: "Detector",
-    work: Sequence[tuple["Source", Path | None]],
+    detector: Detector,
+    work: Sequence[tuple[Source, Path | None]],
     workers: int,
     batch: int | None,
     force: bool,
 ) -> Generator[_Result, None, None]:
-    from nnface.predict.stream import Failure, ordered, pictures
-
-    def finish(item: tuple[tuple["Source", Path | None], "Faces | Failure"]) -> _Result:
+    def finish(item: tuple[tuple[Source, Path | None], Faces | Failure]) -> _Result:
         (source, place), found = item
         if isinstance(found, Failure):
             return _Result(source=source, error=found.reason)
@@ -154,12 +148,8 @@ def _pictures(
 
 
 def _video(
-    detector: "Detector", source: "Source", place: Path | None, workers: int, force: bool
+    detector: Detector, source: Source, place: Path | None, workers: int, force: bool
 ) -> Generator[_Result, None, None]:
-    from nnface import draw
-    from nnface.predict.stream import video
-    from nnface.predict.video import Video, VideoWriter
-
     not_drawn = None
     try:
         clip = Video(source.path)
@@ -182,7 +172,7 @@ def _video(
 class _Table:
     """What a terminal shows: a row a face where pictures were named one by one, or else a row a picture or video."""
 
-    def __init__(self, sources: Sequence["Source"]) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._by_face = all(source.named and source.kind == "picture" for source in sources)
         self._rows: list[list[str]] = []
         self._drawn: dict[Path, None] = {}
@@ -207,7 +197,7 @@ class _Table:
             self._rows.append([name, size, str(len(result.faces)), best])
             return
         for number, face in enumerate(result.faces):
-            x1, y1, x2, y2 = (f"{v:.0f}" for v in face.box)
+            x1, y1, x2, y2 = (str(round(v)) for v in face.box.tolist())
             self._rows.append(["" if number else name, str(number + 1), f"{face.score:.2f}", x1, y1, x2, y2])
         if not result.faces:
             self._rows.append([name, "none", "", "", "", "", ""])
@@ -230,7 +220,7 @@ class _Table:
             for place in self._drawn:
                 print(f"annotated: {output.printable(str(place))}")
 
-    def _add_frame(self, name: str, faces: "Faces") -> None:
+    def _add_frame(self, name: str, faces: Faces) -> None:
         """A video has one row, which grows: its size, its faces in all frames, the best score."""
         best = faces[0].score or 0.0 if faces else 0.0
         if not self._rows or self._rows[-1][0] != name:

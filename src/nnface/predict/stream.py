@@ -76,15 +76,13 @@ def pictures(
         yield from results
 
 
-def video(
-    detector: Detector, video: Video, *, workers: int | None = None
-) -> Generator[tuple[Frame, Faces], None, None]:
+def video(detector: Detector, clip: Video, *, workers: int | None = None) -> Generator[tuple[Frame, Faces], None, None]:
     """The frames of a video with their faces, in order.
 
     Raises:
         ImageError: no frame can be read.
     """
-    return ordered(lambda frame: (frame, detector(frame.image)), video, workers or physical_cores())
+    return ordered(lambda frame: (frame, detector(frame.image)), clip, workers or physical_cores())
 
 
 def _detect_files(detector: Detector, paths: list[str]) -> list[Faces | Failure]:

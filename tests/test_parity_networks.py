@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import shared
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from conftest import shared
 from nnface.models.create import create
 
 FIXTURE = Path(__file__).parent / "fixtures/networks.npz"

@@ -1,32 +1,24 @@
 """Model files: the weights of a network and its Spec, in one safetensors file.
 
 The file is an ordinary safetensors file whose metadata holds the Spec as JSON under the key ``nnface``. Model files
-are untrusted: nothing in one is executed, and sizes are checked before anything is allocated.
+are untrusted: nothing in one is executed, and shapes are checked before anything is allocated.
 """
 
-import json
-import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from nnface.errors import ModelFileError, UsageError
 from nnface.files import write_atomic
+from nnface.header import open_header
 from nnface.models.create import create
 from nnface.models.layers import DetectionNetwork
-from nnface.spec import MAX_JSON, METADATA_KEY, DetectionSpec, Spec, parse
-
-MAX_HEADER = 2 * MAX_JSON
-"""The longest header that is read, in bytes: a Spec, and a hundred bytes for each of ten thousand tensors."""
-
-MAX_BYTES = 2 << 30
-"""The largest file that is read; the largest network has an eighth of it."""
+from nnface.spec import METADATA_KEY, DetectionSpec, Spec, parse
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Name to type and shape of each tensor."""
@@ -58,50 +50,22 @@ def load(path: str | Path) -> tuple[nn.Module, Spec]:
             reasonable, or with weights that do not fit its architecture or are not finite.
     """
     path = Path(path)
-    spec, layout = _read_header(path)
-    _check_layout(path, _build(path, spec, "meta"), layout, spec)
+    kind, spec = open_header(path)
+    if kind != "safetensors":
+        raise ModelFileError(f"{path} is an ONNX file, which cannot be trained or exported; use the .safetensors file")
+    network = _build(path, spec, "meta")
     try:
-        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            layout = {name: (str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
+            _check_layout(path, network, layout, spec)
+            state = {name: file.get_tensor(name) for name in layout}
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read as safetensors ({error}); fetch or export it again") from error
+        raise ModelFileError(f"{path} is damaged: {error}; fetch or export it again") from error
     _check_finite(path, state)
     module = _build(path, spec, "cpu")
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:  # its header names a tensor twice
-        raise ModelFileError(f"{path}: its header is damaged; fetch or export it again") from error
+    module.load_state_dict(state)
     return module.eval(), spec
-
-
-def _read_header(path: Path) -> tuple[Spec, Layout]:
-    """The Spec and the layout of the tensors, from the first bytes of the file alone."""
-    try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            if size > MAX_BYTES:
-                raise ModelFileError(f"{path}: {size} bytes are more than any model file has; the file is refused")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ModelFileError(
-                    f"{path}: not a safetensors file, or a truncated one; nnface import turns other formats into one"
-                )
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(
-            f"{path}: its header is damaged or it is not a safetensors file; nnface import turns other formats into one"
-        ) from error
-    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(METADATA_KEY), str):
-        raise ModelFileError(f"{path}: a safetensors file, but not one of nnface; turn it into one with nnface import")
-    spec = parse(metadata[METADATA_KEY], str(path))
-    try:
-        layout = {name: (str(t["dtype"]), tuple(int(n) for n in t["shape"])) for name, t in header.items()}
-    except (TypeError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{path}: its header is damaged; fetch or export it again") from error
-    return spec, layout
 
 
 def _build(path: Path, spec: Spec, device: str) -> nn.Module:
@@ -130,7 +94,7 @@ def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> 
         raise ModelFileError(
             f"{path}: its weights do not fit the network {spec.architecture}: {'; '.join(filter(None, problems))}"
         )
-    if isinstance(network, DetectionNetwork) != (spec.task == "detect"):
+    if hasattr(network, "scores") != (spec.task == "detect"):
         raise ModelFileError(f"{path}: its Spec says that the network {spec.architecture} can {spec.task}; it cannot")
     if isinstance(network, DetectionNetwork) and spec.detection is not None:
         said, given = _outputs(spec.detection), _outputs(network.default_detection)

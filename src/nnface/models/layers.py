@@ -70,7 +70,7 @@ def per_anchor(maps: Tensor, values: int) -> Tensor:
 
 
 class Head(nn.Module):
-    """A 1x1 convolution that predicts ``values`` numbers for each anchor: (N, C, H, W) to (N, H * W * anchors, values)."""
+    """A 1x1 convolution that predicts ``values`` numbers an anchor: (N, C, H, W) to (N, H * W * anchors, values)."""
 
     def __init__(self, inputs: int, anchors: int, values: int) -> None:
         super().__init__()

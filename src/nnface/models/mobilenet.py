@@ -59,7 +59,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H/stride, W/stride)."""
-        return x + self.conv(x) if self.shortcut else self.conv(x)
+        out: Tensor = self.conv(x)
+        return x + out if self.shortcut else out
 
 
 class MobileNetV2(nn.Module):

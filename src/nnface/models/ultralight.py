@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnface.models.layers import DetectionNetwork, conv_norm, depthwise_separable, per_anchor
 from nnface.spec import DetectionSpec, InputSpec
@@ -62,7 +63,8 @@ class BasicConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
-        return self.relu(self.bn(self.conv(x)))
+        out: Tensor = self.relu(self.bn(self.conv(x)))
+        return out
 
 
 class RFB(nn.Module):
@@ -89,12 +91,11 @@ class RFB(nn.Module):
         )
         self.ConvLinear = BasicConv(3 * wide, width, 1)
         self.shortcut = BasicConv(width, width, 1)
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same shape."""
         mixed = self.ConvLinear(torch.cat((self.branch0(x), self.branch1(x), self.branch2(x)), 1))
-        return self.relu(mixed + self.shortcut(x))
+        return F.relu(mixed + self.shortcut(x), inplace=True)
 
 
 class UltraLight(DetectionNetwork):

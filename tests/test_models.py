@@ -1,0 +1,153 @@
+"""One test walks every network that can be created; others what they have in common."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nnface.errors import DeviceError, UsageError
+from nnface.geometry.anchors import grid
+from nnface.models.create import ARCHITECTURES, create, default_spec
+from nnface.models.layers import DetectionNetwork
+from nnface.runtime.torch import TorchRunner
+from nnface.spec import parse
+
+
+def anchor_count(network, height, width):
+    if not isinstance(network, DetectionNetwork):
+        return len(grid(height, width, (8, 16, 32)))
+    detection = network.default_detection
+    return len(grid(height, width, detection.strides, detection.anchor_sizes, detection.clip_anchors))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_network(architecture):
+    torch.manual_seed(0)
+    network = create(architecture)
+    assert network.training
+    network.eval()
+    for height, width in [(64, 96), (33, 47)]:
+        with torch.no_grad():
+            outputs = network(torch.randn(2, 3, height, width))
+            scores = network.scores(outputs["logits"])
+        anchors = anchor_count(network, height, width)
+        classes = outputs["logits"].shape[2]
+        assert outputs["logits"].shape == (2, anchors, classes)
+        assert outputs["boxes"].shape == (2, anchors, 4)
+        assert scores.shape == (2, anchors)
+        assert scores.min() >= 0
+        assert scores.max() <= 1
+        if "landmarks" in outputs:
+            assert outputs["landmarks"].shape == (2, anchors, 10)
+        assert all(values.isfinite().all() and values.dtype == torch.float32 for values in outputs.values())
+        if isinstance(network, DetectionNetwork):
+            assert network.default_detection.landmarks == ("landmarks" in outputs)
+
+
+SLOW = {"retinaface-resnet101", "retinaface-resnet152"}
+
+
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ARCHITECTURES]
+)
+def test_every_parameter_learns(architecture):
+    torch.manual_seed(0)
+    network = create(architecture)
+    for module in network.modules():  # a block that begins as the identity hides what lies behind its zero
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+    outputs = network(torch.randn(2, 3, 40, 72))
+    sum(values.square().sum() for values in outputs.values()).backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "anchorfree"])
+def test_every_default_spec_survives_json(architecture):
+    spec = default_spec(architecture, licence="Apache-2.0")
+    assert parse(spec.to_json(), "test") == spec
+    assert (spec.task, spec.architecture, spec.licence) == ("detect", architecture, "Apache-2.0")
+
+
+@pytest.mark.parametrize("architecture", ["ultralight-rfb-landmarks", "retinaface-mobilenet025"])
+def test_pictures_of_a_batch_do_not_know_each_other(architecture):
+    torch.manual_seed(0)
+    network = create(architecture).eval()
+    images = torch.randn(3, 3, 50, 70)
+    with torch.no_grad():
+        together = network(images)
+        alone = network(images[1:2])
+    for name, values in alone.items():
+        torch.testing.assert_close(together[name][1:2], values, rtol=0, atol=1e-5)
+
+
+def test_the_face_is_class_1_but_class_0_for_supernotman():
+    logits = torch.tensor([[[2.0, -1.0], [-3.0, 4.0]]])
+    with torch.device("meta"):
+        background_first, face_first = create("retinaface-resnet18"), create("retinaface-dense-resnet50")
+    torch.testing.assert_close(background_first.scores(logits), logits.softmax(-1)[..., 1])
+    torch.testing.assert_close(face_first.scores(logits), logits.softmax(-1)[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "words"),
+    [
+        ("retinaface-mobilnet025", {}, "did you mean retinaface-mobilenet025"),
+        ("zzzzz", {}, "there are anchorfree, ultralight-slim"),
+        ("ultralight-slim", {"depth": 3}, "no setting named 'depth'; it has none"),
+        ("anchorfree", {"dept": 3}, "no setting named 'dept'; it has stem, widths"),
+    ],
+)
+def test_unknown_networks_and_settings(architecture, settings, words):
+    with pytest.raises(UsageError, match=words):
+        create(architecture, settings)
+    with pytest.raises(UsageError, match=words):
+        default_spec(architecture, **settings)
+
+
+def test_a_module_in_training_runs_as_a_detector_and_goes_on_training():
+    torch.manual_seed(0)
+    network = create("retinaface-mobilenet025")
+    network.body.stage1.eval()  # frozen batch norms
+    modes = [module.training for module in network.modules()]
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    runner = TorchRunner(network, default_spec("retinaface-mobilenet025"))
+    batch = np.random.default_rng(0).standard_normal((2, 3, 50, 70)).astype(np.float32)
+    outputs = runner.run(batch)
+
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(values, before[name]) for name, values in network.state_dict().items())
+    assert sorted(outputs) == ["boxes", "landmarks", "scores"]
+    assert all(values.dtype == np.float32 for values in outputs.values())
+    network.eval()
+    with torch.no_grad():
+        raw = network(torch.from_numpy(batch))
+    np.testing.assert_array_equal(outputs["boxes"], raw["boxes"].numpy())
+    np.testing.assert_array_equal(outputs["landmarks"], raw["landmarks"].numpy())
+    np.testing.assert_allclose(outputs["scores"], raw["logits"].softmax(-1)[..., 1].numpy(), atol=1e-6)
+    assert (runner.device, runner.spec.architecture) == ("cpu", "retinaface-mobilenet025")
+
+
+def test_a_runner_that_fails_leaves_the_module_in_training():
+    network = create("ultralight-slim")
+    runner = TorchRunner(network, default_spec("ultralight-slim"))
+    with pytest.raises(RuntimeError):
+        runner.run(np.zeros((1, 5, 64, 64), np.float32))
+    assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(DeviceError, match=device):
+        TorchRunner(create("ultralight-slim"), default_spec("ultralight-slim"), device)
+
+
+def test_defaults_of_the_published_families():
+    specs = {name: default_spec(name) for name in ARCHITECTURES if name != "anchorfree"}
+    ultralight = specs["ultralight-rfb"]
+    assert ultralight.detection.clip_anchors
+    assert (ultralight.input.fit, ultralight.input.color, ultralight.input.std) == ("stretch", "rgb", (128.0,) * 3)
+    small, large = specs["retinaface-mobilenet025-relu"].detection, specs["retinaface-mobilenet025"].detection
+    assert small == dataclasses.replace(large, anchor_sizes=((10, 20), (32, 64), (128, 256)))
+    assert specs["retinaface-dense-resnet50"].input.mean == (0, 0, 0)

@@ -1,0 +1,1 @@
+"""Model files out to where they run, and published checkpoints in."""

@@ -1,0 +1,206 @@
+"""A model file to ONNX: one file with weights and Spec inside, checked against torch before it gets its name."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from nnface.errors import NnfaceError, UsageError
+from nnface.files import atomic_path
+from nnface.models import file
+from nnface.spec import METADATA_KEY, InputSpec, Spec
+from nnface.version import __version__
+
+OPSET = 17
+"""What ONNX Runtime, OpenVINO and TensorRT have all read for years; our networks need nothing newer."""
+
+SCORE_TOLERANCE = 1e-4
+VALUE_TOLERANCE = 1e-3
+"""Largest difference from torch of a coded value, absolute, or relative to the largest one where that exceeds 1."""
+
+
+def export(model: str | Path, out: str | Path) -> Spec:
+    """Write a detector's model file as ONNX; ``out`` is replaced atomically, and only by what computes as torch does.
+
+    The input is ``input`` (batch, 3, height, width), float32, normalised as the Spec says; height and width are free
+    unless the Spec fixes them. The outputs are ``scores`` (batch, anchors), ``boxes`` (batch, anchors, 4) and, if the
+    network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines them. The Spec
+    is in the metadata under the key ``nnface``.
+
+    Raises:
+        ModelFileError: ``model`` is no model file of ours.
+        UsageError: it is no detector, or ``out`` is the model file itself.
+        NnfaceError: ``out`` cannot be written, or the exported network computes something else than torch.
+    """
+    module, spec = file.load(model)
+    if spec.task != "detect":
+        raise UsageError(f"{model} is a model to {spec.task}; nnface exports detectors only")
+    if Path(out).exists() and Path(out).samefile(model):
+        raise UsageError(f"{out} is the model file itself; name another file for --out")
+    network = _Runner(module).eval()
+    with atomic_path(out) as temporary:
+        proto = _simplified(_trace(network, spec.input, temporary))
+        _describe(proto, network, spec)
+        onnx.save(proto, temporary)
+        _verify(temporary, network, spec.input, str(out))
+    return spec
+
+
+class _Runner(nn.Module):
+    """The network with the outputs of a runner: scores instead of logits."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        outputs = dict(self.module(images))
+        return {"scores": self.module.scores(outputs.pop("logits")), **outputs}  # type: ignore[operator]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.outputs(images).values())
+
+
+def _trace(network: _Runner, spec: InputSpec, path: Path) -> onnx.ModelProto:
+    """What torch makes of the network, batch norms folded into the convolutions.
+
+    By torch's older exporter: the newer one (dynamo) writes each level's number of cells as arithmetic on the input's
+    size, excludes inputs of a single cell, keeps three times as many nodes that are no convolutions, and takes 30
+    times as long.
+    """
+    axes = {0: "batch"} if spec.width else {0: "batch", 2: "height", 3: "width"}
+    images = _example(spec, 2, *_side(spec))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # that it is the older one, and that Python numbers become constants
+        names = list(network.outputs(images))
+        torch.onnx.export(
+            network,
+            (images,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=names,
+            dynamic_axes={"input": axes, **{name: {0: "batch"} for name in names}},
+        )
+    return onnx.load(path)
+
+
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with less around the convolutions: constants as initializers, plain shapes, no dead nodes."""
+    graph = proto.graph
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(node.attribute[0].t), node.output[0]))
+        graph.node.remove(node)
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+
+    # A Reshape that computes "the batch, then these numbers": 0 says the same, as long as the batch stays in front.
+    for number, node in enumerate(graph.node):
+        shape = makers.get(node.input[1]) if node.op_type == "Reshape" else None
+        if shape is None or shape.op_type != "Concat":
+            continue
+        rest = [constants.get(name) for name in shape.input[1:]]
+        if _is_batch(shape.input[0], makers, constants) and all(rest):
+            numbers = [0, *(int(n) for part in rest if part for n in numpy_helper.to_array(part).ravel())]
+            name = f"shape_{number}"
+            graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
+            node.input[1] = name
+
+    # ReLU moves from behind a Concat into its branches, where a runtime fuses it with the convolution.
+    nodes = []
+    uses = [name for node in graph.node for name in node.input]
+    for node in graph.node:
+        joint = makers.get(node.input[0]) if node.op_type == "Relu" else None
+        if joint is None or joint.op_type != "Concat" or uses.count(node.input[0]) > 1:
+            nodes.append(node)
+            continue
+        nodes.remove(joint)
+        branches = [f"{name}_relu" for name in joint.input]
+        nodes += [onnx.helper.make_node("Relu", [a], [b], b) for a, b in zip(joint.input, branches, strict=True)]
+        nodes.append(onnx.helper.make_node("Concat", branches, node.output, node.name, axis=joint.attribute[0].i))
+
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+    return proto
+
+
+def _is_batch(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a value is Unsqueeze(Gather(Shape(...), 0)): the first dimension of something, which is the batch."""
+    gather = makers.get(makers[name].input[0]) if name in makers and makers[name].op_type == "Unsqueeze" else None
+    if gather is None or gather.op_type != "Gather" or gather.input[1] not in constants:
+        return False
+    shape = makers.get(gather.input[0])
+    first = not numpy_helper.to_array(constants[gather.input[1]]).any()
+    return first and shape is not None and shape.op_type == "Shape"
+
+
+def _describe(proto: onnx.ModelProto, network: _Runner, spec: Spec) -> None:
+    """Names, readable shapes, and the Spec."""
+    proto.producer_name, proto.producer_version, proto.graph.name = "nnface", __version__, spec.architecture
+    onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
+    with torch.inference_mode():
+        outputs = network.outputs(_example(spec.input, 1, *_side(spec.input)))
+    del proto.graph.output[:]
+    for name, value in outputs.items():
+        shape = ["batch", value.shape[1] if spec.input.width else "anchors", *value.shape[2:]]
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+
+
+def _verify(path: Path, network: _Runner, spec: InputSpec, out: str) -> None:
+    """Run the file in ONNX Runtime beside torch, for one and two pictures and, where sizes are free, at odd ones.
+
+    Raises:
+        NnfaceError: the file is not valid, or the outputs differ.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise NnfaceError(f"cannot write {out}: torch exported a graph that is not valid ONNX: {error}") from error
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    sides = [_side(spec)] if spec.width else [_side(spec), (64, 96), (97, 131)]
+    for batch, (height, width) in [(2, sides[0]), *((1, side) for side in sides)]:
+        images = _example(spec, batch, height, width)
+        with torch.inference_mode():
+            expected = network.outputs(images)
+        found = session.run(list(expected), {"input": images.numpy()})
+        for (name, tensor), array in zip(expected.items(), found, strict=True):
+            difference = _difference(array, tensor.numpy(), name)
+            if not difference <= (SCORE_TOLERANCE if name == "scores" else VALUE_TOLERANCE):
+                raise NnfaceError(
+                    f"cannot write {out}: for {batch} pictures of {width}x{height} its {name} differ from torch's by "
+                    f"{difference:.2g}; please report this"
+                )
+
+
+def _difference(found: NDArray[np.float32], expected: NDArray[np.float32], name: str) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    scale = 1.0 if name == "scores" else max(1.0, float(np.abs(expected).max(initial=0)))
+    return float(np.abs(found - expected).max(initial=0)) / scale
+
+
+def _side(spec: InputSpec) -> tuple[int, int]:
+    """Height and width to trace and test with."""
+    return (spec.height, spec.width) if spec.height and spec.width else (128, 160)
+
+
+def _example(spec: InputSpec, batch: int, height: int, width: int) -> Tensor:
+    """Random pixels as the network gets them."""
+    pixels = np.random.default_rng(height * width + batch).uniform(0, 255, (batch, 3, height, width))
+    mean, std = (np.array(value).reshape(3, 1, 1) for value in (spec.mean, spec.std))
+    return torch.from_numpy(((pixels - mean) / std).astype(np.float32))

@@ -1,0 +1,201 @@
+"""Other people's PyTorch checkpoints, read as tensors and nothing else, and fitted into a network of ours."""
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnface.errors import ModelFileError
+from nnface.files import sha256
+from nnface.models.create import create
+
+MAX_BYTES = 1 << 30
+"""The largest checkpoint that is read: RetinaFace with ResNet-152 and an optimiser's state has half of it."""
+
+WIDER_FACE = "weights trained on WIDER FACE: non-commercial research"
+"""What binds the weights, whatever the licence of the code says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A published file that is recognised by its SHA-256."""
+
+    format: str | None
+    """The FORMAT that reads it; None: none does."""
+    source: str
+    """Where it comes from: owner/name and the file's name there."""
+    size: int | None = None
+    """The input width that it was trained at, where the files of a format differ in it."""
+
+
+KNOWN: Mapping[str, Known] = {
+    "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220": Known(
+        "pytorch-retinaface", "biubug6/Pytorch_Retinaface mobilenet0.25_Final.pth"
+    ),
+    "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d": Known(
+        "pytorch-retinaface", "biubug6/Pytorch_Retinaface Resnet50_Final.pth"
+    ),
+    "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1": Known(
+        "face-detector-1mb", "biubug6/Face-Detector-1MB-with-landmark mobilenet0.25_Final.pth"
+    ),
+    "b22c45855bff5c4eb84e9973e2ee8a980639aa194ec66f33a87ce712f9d44c28": Known(
+        "face-detector-1mb", "biubug6/Face-Detector-1MB-with-landmark RBF_Final.pth"
+    ),
+    "76cdb587b2cf5f91b3836b66a652a0f7a91891758cd4fb0b07e4b7527af1c651": Known(
+        "face-detector-1mb", "biubug6/Face-Detector-1MB-with-landmark slim_Final.pth"
+    ),
+    "cd24abce45da5dbc7cfd8167cd3d5f955382dfc9d9ae9459f0026abd3c2e38a4": Known(
+        "ultra-light", "Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB version-slim-320.pth", 320
+    ),
+    "02ca778098127c46d2b2680f1c398c7b993c12a424e94c34e6d608beb73481e4": Known(
+        "ultra-light", "Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB version-slim-640.pth", 640
+    ),
+    "c722b4427cc71642768baef6e15c659931b56f07425e5d2b0ec033ad41b145b3": Known(
+        "ultra-light", "Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB version-RFB-320.pth", 320
+    ),
+    "bf34512b1a93dc234178e8a701ecf25c6afddf335a3226accf62982536e160b5": Known(
+        "ultra-light", "Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB version-RFB-640.pth", 640
+    ),
+    "75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1": Known(
+        None, "the ImageNet backbone mobilenetV1X0.25_pretrain.tar, which finds no faces"
+    ),
+    "468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567": Known(
+        "face-parsing", "zllrunning/face-parsing.PyTorch 79999_iter.pth"
+    ),
+    # Of this one only the beginning of the hash is on record. It has today's keys and shapes, and finds nothing.
+    "78b0533c": Known(None, "biubug6/Pytorch_Retinaface Final_Retinaface.pth of its first commit, made for other code"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state dictionary of a file, without the prefix ``module.``."""
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    known: Known | None
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the weights come from, as the Spec keeps it."""
+        source = self.known.source if self.known else f"an unknown file named {self.path.name}"
+        return {"source": source, "sha256": self.sha256, "data": "WIDER FACE", "terms": WIDER_FACE}
+
+
+def read(path: str | Path, format: str) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed.
+
+    Raises:
+        ModelFileError: absent, too large, damaged, asking for more than tensors, without a state dictionary, or known
+            to be of another FORMAT than ``format``.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ModelFileError(f"{path} has {size} bytes; checkpoints of more than {MAX_BYTES} are not read")
+        digest = sha256(path)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+    known = next((known for start, known in KNOWN.items() if digest.startswith(start)), None)
+    if known and known.format is None:
+        raise ModelFileError(f"{path} is {known.source}; import a detector's checkpoint")
+    if known and known.format != format:
+        raise ModelFileError(
+            f"{path} is {known.source}, whose format is not {format}: nnface import {known.format} {path}"
+        )
+    return Checkpoint(path, digest, _state(_load(path), path), known)
+
+
+def fit(
+    checkpoint: Checkpoint, architectures: Iterable[str], rename: Callable[[str, str], str]
+) -> tuple[str, nn.Module]:
+    """Put the tensors into the network that they are of, every one accounted for.
+
+    Args:
+        checkpoint: the tensors.
+        architectures: the networks that it may be, by their names in ``nnface.models.create``.
+        rename: architecture and a name of the checkpoint to the name in our network.
+
+    Returns:
+        the architecture and the network, in evaluation mode, with the weights.
+
+    Raises:
+        ModelFileError: it is none of them; the sentence names what does not fit the nearest one.
+    """
+    best: tuple[int, str, dict[str, Tensor], str] | None = None
+    for architecture in architectures:
+        tensors = {rename(architecture, name): tensor for name, tensor in checkpoint.tensors.items()}
+        with torch.device("meta"):
+            expected = create(architecture).state_dict()
+        missing = [name for name in expected if name not in tensors]
+        extra = [name for name in tensors if name not in expected]
+        wrong = [
+            f"{name} ({_shape(tensors[name])} instead of {_shape(expected[name])})"
+            for name in expected
+            if name in tensors and tensors[name].shape != expected[name].shape
+        ]
+        count = len(missing) + len(extra) + len(wrong)
+        words = "; ".join(
+            filter(None, [_some("missing", missing), _some("not of it", extra), _some("of other shape", wrong)])
+        )
+        if best is None or count < best[0]:
+            best = count, architecture, tensors, words
+    assert best is not None, "no architecture to choose from"
+    count, architecture, tensors, words = best
+    if count:
+        raise ModelFileError(
+            f"{checkpoint.path} does not fit {architecture}, the nearest network of its format: {words}"
+        )
+    network = create(architecture)
+    network.load_state_dict(tensors)
+    return architecture, network.eval()
+
+
+def _load(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what old files make torch say is of no use to who imports one
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ModelFileError(
+                f"{path} is refused: it asks to run code ({wanted[1]}) when it is loaded; "
+                "ask its maker for the state dictionary alone"
+            ) from error
+        raise ModelFileError(f"{path} is not a PyTorch checkpoint, is damaged, or holds more than tensors") from error
+    except Exception as error:  # torch raises almost anything on a damaged file
+        raise ModelFileError(f"{path} is not a PyTorch checkpoint, or is truncated or damaged; get it again") from error
+
+
+def _state(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise ModelFileError(f"{path} holds no state dictionary (names with tensors); ask its maker for one")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in content.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+        if not isinstance(name, str) or not plain:
+            raise ModelFileError(
+                f"{path} holds {name!r:.100}, which is no plain tensor; ask its maker for the state dictionary"
+            )
+        tensors[name.removeprefix("module.")] = tensor
+    return tensors
+
+
+def _some(what: str, names: list[str]) -> str:
+    shown = ", ".join(repr(name[:120])[1:-1] for name in names[:10])  # repr: untrusted names reach a terminal
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{what}: {shown}{more}" if names else ""
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"

@@ -37,5 +37,5 @@ def percent(value: float) -> str:
 
 
 def percent_interval(bounds: tuple[float, float]) -> str:
-    """An interval of shares, such as ``80.1 to 91.4``."""
-    return f"{percent(bounds[0])} to {percent(bounds[1])}"
+    """An interval of shares, such as ``80.1 to 91.4``; ``-`` for NaN."""
+    return "-" if bounds[0] != bounds[0] else f"{percent(bounds[0])} to {percent(bounds[1])}"

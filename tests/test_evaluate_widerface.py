@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from nnface.commands import main
 from nnface.datasets.widerface_predictions import read_predictions, rounded, write_predictions
 from nnface.datasets.widerface_truth import choose, picture_key, read_list, read_truth
 from nnface.errors import DataError, NnfaceError, UsageError
@@ -325,6 +326,35 @@ def test_score_of_a_list_counts_its_pictures_only(data, tmp_path):
     assert json.loads(listed.stdout) == {"easy": 1.0, "medium": 0.4, "hard": 0.4}
 
 
+def test_compare_is_paired(data, tmp_path):
+    """The other finds all but one face of the second picture: with every draw it is as good or worse, never better."""
+    truth = read_truth(data / "ground_truth")
+    whole = {key: (boxes, np.linspace(0.9, 0.5, len(boxes))) for key, boxes in truth.boxes.items()}
+    part = whole | {SECOND: tuple(values[:2] for values in whole[SECOND])}
+    gain, low, high = widerface.compare(whole, part, truth)["hard"]
+    assert gain == pytest.approx(1 / 6)
+    assert 0 <= low < gain < high < 0.4
+    assert widerface.compare(whole, whole, truth)["hard"] == (0, 0, 0)
+    for name, predictions in (("a", whole), ("b", part)):
+        write_predictions(tmp_path / name, predictions)
+    done = nnface("score", "widerface", tmp_path / "a", "--truth", data / "ground_truth", "--against", tmp_path / "b")
+    assert done.returncode == 0
+    assert "paired" in done.stdout
+    assert "16.7" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("scipy.io", []), ("matplotlib", ["--save", "report"]), ("jinja2", ["--save", "report"])]
+)
+def test_a_missing_extra_is_named_before_the_work(data, tmp_path, capsys, monkeypatch, module, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "widerface", "--model", str(data / "tiny.onnx"), "--data", str(data), *arguments])
+    assert "pip install 'nnface[eval]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_test_split_writes_what_the_challenge_takes(data, tmp_path):
     common = [
         "evaluate",
@@ -360,14 +390,16 @@ def test_test_split_writes_what_the_challenge_takes(data, tmp_path):
         (["--model", "{tmp}/absent.onnx"], "absent.onnx"),
     ],
 )
-def test_bad_calls_are_one_sentence(data, tmp_path, arguments, sentence):
+def test_bad_calls_are_one_sentence(data, tmp_path, capsys, arguments, sentence):
     known = {"--model": str(data / "tiny.onnx"), "--data": str(data), "--protocol": "160"}
     texts = [text.format(tmp=tmp_path, data=data) for text in arguments]
     known.update(zip(texts[::2], texts[1::2], strict=True))
-    done = nnface("evaluate", "widerface", *(item for pair in known.items() for item in pair))
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "widerface", *(item for pair in known.items() for item in pair)])
+    assert ended.value.code == 2
+    stderr = capsys.readouterr().err
+    assert sentence in stderr
+    assert stderr.count("\n") == 1
 
 
 def test_a_broken_picture_stops_the_benchmark(data, tmp_path):

@@ -12,6 +12,7 @@ from nnface.evaluation import fddb as fddb_benchmark
 from nnface.evaluation import widerface as benchmark
 from nnface.files import write_atomic
 from nnface.metrics.wider import Truth
+from nnface.report import require
 
 FOLDER = click.Path(path_type=Path)
 _json = click.option("--json", "json_file", metavar="FILE", help="Write the figures, 0 to 1, as JSON; - for stdout.")
@@ -37,22 +38,33 @@ def evaluate() -> None:
 @click.argument("predictions", type=FOLDER)
 @click.option("--truth", type=FOLDER, metavar="DIR", required=True, help="Folder of the four ground-truth .mat files.")
 @_list
+@click.option(
+    "--against", type=FOLDER, metavar="DIR", help="Other prediction files: print by how much these are better."
+)
 @_json
 @_save
 def score_widerface(
-    predictions: Path, truth: Path, list_file: Path | None, json_file: str | None, save: Path | None
+    predictions: Path,
+    truth: Path,
+    list_file: Path | None,
+    against: Path | None,
+    json_file: str | None,
+    save: Path | None,
 ) -> None:
     """Score WIDER FACE prediction files, PREDICTIONS/event/name.txt, as easy, medium and hard.
 
     Scores are stretched over the files that are scored, as the benchmark does.
     """
-    _check(json_file)
+    _check(json_file, save)
     faces = _truth(truth, list_file)
     files = read_predictions(predictions, list(faces.boxes))
     if files.unsorted:
         click.echo(f"nnface: {files.unsorted} files were not sorted by falling score; they were sorted", err=True)
+    other = None if against is None else read_predictions(against, list(faces.boxes)).predictions
     result = benchmark.score(files.predictions, faces)
     _finish(result, {"predictions": str(predictions), "protocol": "as in the files"}, json_file, save)
+    if other is not None and json_file != "-":
+        benchmark.differences_table(benchmark.compare(files.predictions, other, faces), str(against)).show()
 
 
 @evaluate.command("widerface")
@@ -105,7 +117,7 @@ def evaluate_widerface(
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     chosen = parse_protocol(protocol)
-    _check(json_file)
+    _check(json_file, save)
     faces = _truth(truth or data / "ground_truth", list_file) if split == "val" else None
     if faces is not None:
         pictures = benchmark.find_pictures(data, list(faces.boxes))
@@ -122,9 +134,9 @@ def evaluate_widerface(
     with progress("pictures", len(pictures)) as done:
         for key, prediction in benchmark.run(detector, pictures, batch):
             found[key] = prediction
+            if predictions is not None:
+                write_predictions(predictions, {key: prediction})
             done()
-    if predictions is not None:
-        write_predictions(predictions, found)
     if faces is None:
         click.echo(f"{len(found)} prediction files at {detector.name} are in {predictions}")
         return
@@ -158,7 +170,7 @@ def evaluate_fddb(
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     chosen = parse_protocol(protocol)
-    _check(json_file)
+    _check(json_file, save)
     truth = fddb_data.read_truth(data)
     pictures = fddb_data.find_pictures(data, list(truth))
     detector = Measured(model, chosen, device, threads)
@@ -198,8 +210,10 @@ def _write_json(target: str | None, text: str) -> None:
         write_atomic(target, text)
 
 
-def _check(json_file: str | None) -> None:
+def _check(json_file: str | None, save: Path | None) -> None:
     """Before hours of work: can the result be written?"""
+    if save is not None:
+        require()
     if json_file not in (None, "-") and not Path(json_file or "").parent.is_dir():
         raise NnfaceError(
             f"cannot write {json_file}: the folder {Path(json_file or '').parent} does not exist; make it"

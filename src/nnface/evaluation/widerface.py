@@ -78,6 +78,27 @@ def score(predictions: Mapping[str, Prediction], truth: Truth, *, details: bool 
     )
 
 
+def compare(
+    predictions: Mapping[str, Prediction], other: Mapping[str, Prediction], truth: Truth
+) -> dict[str, tuple[float, float, float]]:
+    """By how much predictions are better than others on the same pictures.
+
+    Returns:
+        setting to the difference of average precision and the bounds of its 95 % interval, from a bootstrap over
+        pictures that draws the same ones for both. A difference whose interval holds 0 is no difference.
+    """
+    keys = list(truth.boxes)
+    truths = [truth.boxes[key] for key in keys]
+    first, second = (wider.match([found[key] for key in keys], truths) for found in (predictions, other))
+    differences = {}
+    for name, flags in truth.counted.items():
+        counted = [flags[key] for key in keys]
+        gain = wider.curve(first, counted).average_precision - wider.curve(second, counted).average_precision
+        samples = wider.bootstrap(first, counted) - wider.bootstrap(second, counted)
+        differences[name] = (gain, *wider.interval(samples))
+    return differences
+
+
 def evaluate(detect: Detect, pictures: Mapping[str, Path], truth: Truth, batch: int = 8) -> dict[str, float]:
     """Average precision of each setting of ``truth``, for a training to watch.
 
@@ -186,6 +207,12 @@ def heights_table(result: Result) -> Table:
         for bounds, curve in result.heights.items()
     ]
     return Table("By face height in the original picture", columns, rows)
+
+
+def differences_table(differences: Mapping[str, tuple[float, float, float]], other: str) -> Table:
+    """The result of :func:`compare`."""
+    rows = [[name, percent(gain), percent_interval((low, high))] for name, (gain, low, high) in differences.items()]
+    return Table(f"Better than {other} by", ["setting", "AP", "95 % interval, paired"], rows)
 
 
 def range_name(bounds: tuple[float, float]) -> str:

@@ -60,7 +60,7 @@ def bars(
     intervals: Mapping[str, tuple[float, float]] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> bytes:
-    """A bar for each name, its value written above it, as PNG; NaN bars are left out.
+    """A bar for each name, its value written below it, as PNG; NaN bars are left out.
 
     Args:
         values: name below the bar to height.
@@ -74,15 +74,11 @@ def bars(
     shown = {name: value for name, value in values.items() if value == value}
     places = range(len(shown))
     axes.bar(places, list(shown.values()), color=COLOURS[0], width=0.62)
-    tops = dict(shown)
     for place, (name, value) in zip(places, shown.items(), strict=True):
         if intervals is not None and name in intervals:
             low, high = intervals[name]
             axes.errorbar(place, value, [[max(0, value - low)], [max(0, high - value)]], color="black", capsize=4)
-            tops[name] = max(value, high)
-    for place, (name, value) in zip(places, shown.items(), strict=True):
-        axes.annotate(f"{value:.1f}", (place, tops[name]), (0, 3), textcoords="offset points", ha="center")
-    axes.set_xticks(list(places), [_plain(name) for name in shown])
+    axes.set_xticks(list(places), [f"{_plain(name)}\n{value:.1f}" for name, value in shown.items()])
     if y_range is not None:
         axes.set_ylim(*y_range)
     return _png(figure)

@@ -104,20 +104,46 @@ def nms(boxes: Floats, scores: Floats, iou: float, offset: float = 0.0, limit: i
         (K,) indices of the kept boxes, best first.
     """
     order = np.argsort(-scores, kind="stable")
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes[order].T)
-    x2, y2 = x2 + np.float32(offset), y2 + np.float32(offset)
-    areas = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
-    left = np.arange(len(order))
-    kept: list[int] = []
-    # One round a survivor, over the boxes that are still in the race: few rounds, and soon short ones.
-    while len(left) and (limit is None or len(kept) < limit):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        width = np.minimum(x2[left], x2[best]) - np.maximum(x1[left], x1[best])
-        height = np.minimum(y2[left], y2[best]) - np.maximum(y1[left], y1[best])
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        left = left[shared <= np.float32(iou) * (areas[left] + areas[best] - shared)]
-    return order[np.array(kept, np.intp)]
+    corners = np.array(boxes[order].T, order="C")  # rows of coordinates, so that whole rows are compared at once
+    corners[2:] += np.float32(offset)
+    areas = np.maximum(corners[2] - corners[0], 0) * np.maximum(corners[3] - corners[1], 0)
+    rows = np.concatenate([corners, areas[None]])
+    limit = len(order) if limit is None else limit
+    kept = np.zeros(0, np.intp)
+    # A block at a time, best first: against all that is kept, then among themselves. With a limit, the long tail of
+    # low scores is never looked at.
+    for start in range(0, len(order), _NMS_BLOCK):
+        if len(kept) >= limit:
+            break
+        block = np.arange(start, min(start + _NMS_BLOCK, len(order)))
+        block = block[~_clash(rows[:, block], rows[:, kept], iou).any(1)]
+        clash = np.triu(_clash(rows[:, block], rows[:, block], iou), 1)
+        alive = np.ones(len(block), bool)
+        for row in np.flatnonzero(clash.any(1)):
+            if alive[row]:
+                alive &= ~clash[row]
+        kept = np.concatenate([kept, block[alive]])
+    return order[kept[:limit]]
+
+
+_NMS_BLOCK = 128
+
+
+def _clash(a: Floats, b: Floats, iou: float) -> NDArray[np.bool_]:
+    """Which pairs of (5, N) and (5, M) rows x1, y1, x2, y2, area overlap by more than ``iou``: (N, M)."""
+    a = a[:, :, None]
+    shared = np.minimum(a[2], b[2])
+    shared -= np.maximum(a[0], b[0])
+    np.maximum(shared, 0, out=shared)
+    height = np.minimum(a[3], b[3])
+    height -= np.maximum(a[1], b[1])
+    np.maximum(height, 0, out=height)
+    shared *= height
+    union = a[4] + b[4]
+    union -= shared
+    union *= np.float32(iou)
+    clash: NDArray[np.bool_] = shared > union
+    return clash
 
 
 def _twice(sizes: Floats) -> Floats:

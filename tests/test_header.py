@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from tiny_models import bright_detector, detection_spec, save_safetensors
 
 from nnface import header
 from nnface.errors import ModelFileError, NnfaceError
 from nnface.header import read_spec
 from nnface.spec import Spec
+from tiny_models import bright_detector, detection_spec, save_safetensors
 
 
 @pytest.fixture(scope="module")

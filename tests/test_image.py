@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import shared
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from conftest import shared
 from nnface import image as images
 from nnface.errors import ImageError, UsageError
 from nnface.image import as_array, read, read_reduced, read_sized

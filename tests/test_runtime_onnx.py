@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import bright_detector, detection_spec, save_safetensors, squares
 
 from nnface.errors import DependencyError, DeviceError, ModelFileError, NnfaceError
 from nnface.predict.detector import Detector
 from nnface.runtime import open_model
 from nnface.runtime.onnx import OnnxRunner, physical_cores
 from nnface.spec import ClassificationSpec, SegmentationSpec
+from tiny_models import bright_detector, detection_spec, save_safetensors, squares
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +132,4 @@ def test_flipped_bits_are_an_error_or_a_result(tmp_path: Path, tiny: Path, place
     except NnfaceError as error:
         assert "\n" not in str(error)
     else:
-        assert np.isfinite(faces.boxes).all() and faces.landmarks is None or np.isfinite(faces.landmarks).all()
+        assert (np.isfinite(faces.boxes).all() and faces.landmarks is None) or np.isfinite(faces.landmarks).all()

@@ -12,13 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tiny_models import bright_detector, detection_spec
 
 from nnface.errors import ModelFileError
 from nnface.files import sha256
 from nnface.header import read_spec
 from nnface.predict.detector import Detector
 from nnface.zoo import Entry, card, entries, index, registry, resolve
+from tiny_models import bright_detector, detection_spec
 
 BYTES = bytes(range(256)) * 4000
 

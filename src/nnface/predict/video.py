@@ -1,6 +1,7 @@
 """Frames of videos and cameras in, annotated videos out. Sound is not carried over."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from nnface.errors import ImageError
 from nnface.files import atomic_path
+
+# A broken file gets one sentence of ours; FFmpeg inside OpenCV would add lines of its own on stderr.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True, slots=True)

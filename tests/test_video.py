@@ -1,0 +1,96 @@
+"""Videos: frames in order, JSON Lines a frame, annotated copies, broken files."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nnface.errors import ImageError
+from nnface.predict.video import Video, VideoWriter
+from processes import nnface, nnface_on_terminal
+from tiny_models import bright_detector, squares
+
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and a white square that moves 4 pixels a frame over 128 x 96 at 12 frames a second, in two formats."""
+    folder = tmp_path_factory.mktemp("video")
+    bright_detector(folder / "bright.onnx")
+    for name, code in {"clip.avi": "MJPG", "clip.mp4": "mp4v"}.items():
+        writer = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*code), 12.0, (128, 96))
+        assert writer.isOpened()
+        for number in range(FRAMES):
+            writer.write(squares(128, 96, (4 * number, 32)))
+        writer.release()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["clip.avi", "clip.mp4"])
+def test_a_frame_is_a_line_of_json(folder: Path, name: str) -> None:
+    ended = nnface("detect", name, "--model", "bright.onnx", "--threads", "2", cwd=folder)
+    assert (ended.code, ended.err) == (0, "")
+    rows = ended.rows
+    assert list(rows[0]) == ["file", "frame", "time", "width", "height", "faces"]
+    assert [row["frame"] for row in rows] == list(range(FRAMES))
+    assert [row["time"] for row in rows] == pytest.approx([number / 12 for number in range(FRAMES)], abs=0.001)
+    assert {(row["file"], row["width"], row["height"]) for row in rows} == {(name, 128, 96)}
+    for row in rows[::4]:  # the square fills a cell
+        assert row["faces"][0]["box"] == pytest.approx([4 * row["frame"], 32, 4 * row["frame"] + 16, 48], abs=0.1)
+    assert sorted(path.name for path in folder.iterdir()) == ["bright.onnx", "clip.avi", "clip.mp4"]
+
+
+def test_a_terminal_gets_an_annotated_video_once(folder: Path, tmp_path: Path) -> None:
+    ended = nnface_on_terminal("detect", folder / "clip.avi", "--model", folder / "bright.onnx", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"{FRAMES} frames" in ended.out and "clip.faces.mp4" in ended.out
+    annotated = list(Video(str(tmp_path / "clip.faces.mp4")))
+    assert len(annotated) == FRAMES
+    drawn = np.abs(annotated[8].image.astype(int) - squares(128, 96, (32, 32))).max(axis=2) > 60
+    assert drawn[28:52, 28:52].sum() > 20, "no box around the square"
+    assert drawn[:, 80:].sum() == 0
+
+    ended = nnface_on_terminal("detect", folder / "clip.avi", "--model", folder / "bright.onnx", cwd=tmp_path)
+    assert ended.code == 1 and ended.err.count("\n") == 1 and "--force" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.faces.mp4"]
+
+
+def test_videos_and_pictures_keep_their_order_and_a_broken_one_is_an_error(folder: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), squares(64, 64, (16, 16)))
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.avi").touch()
+    paths = ["a.png", "text.mp4", folder / "clip.avi", "empty.avi", "a.png", "absent.mov"]
+    ended = nnface("detect", *paths, "--model", folder / "bright.onnx", "--draw", "drawn", cwd=tmp_path)
+    assert ended.code == 1
+    rows = ended.rows
+    order = [Path(row["file"]).name for row in rows if row.get("frame", 0) == 0]
+    assert order == ["a.png", "text.mp4", "clip.avi", "empty.avi", "a.png", "absent.mov"]
+    failed = [row["error"] for row in rows if "error" in row]
+    assert ended.err.splitlines() == [f"nnface: {error}" for error in failed]
+    assert ["text.mp4" in failed[0], "empty.avi" in failed[1], "absent.mov" in failed[2]] == [True] * 3
+    assert len(rows) == FRAMES + 5
+    drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert drawn == ["a-2.faces.jpg", "a.faces.jpg", "clip.faces.mp4"]
+
+
+def test_only_broken_videos_is_2(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video")
+    ended = nnface("detect", "text.mp4", "--json", "out.jsonl", "--model", folder / "bright.onnx", cwd=tmp_path)
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert json.loads((tmp_path / "out.jsonl").read_text()).keys() == {"file", "error"}
+
+
+def test_a_video_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with pytest.raises(ImageError, match="stop"), VideoWriter(path, 25.0) as writer:
+        writer.write(squares(64, 64))
+        raise ImageError("stop")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_that_is_not_there_is_said() -> None:
+    with pytest.raises(ImageError, match="camera:97"):
+        Video("camera:97")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Label the pictures that the bundled detectors are trained on: ground truth and a teacher's labels as COCO JSON.
 
-    tools/detector_data.py SOURCE --peers ../shared/peers --out FILE.json IMAGES [--truth FILE] [--landmarks FILE] [--take N]
+    tools/detector_data.py SOURCE IMAGES... --peers ../shared/peers --out FILE.json [--truth FILE] [--landmarks FILE]
 
 SOURCE is ``wider`` (official text in --truth, RetinaFace's label.txt in --landmarks), ``masked`` (faces.csv in --truth)
 or ``pseudo`` (no truth: the teacher's boxes are the labels). What is written:
@@ -84,7 +84,7 @@ def read_landmarks(path):
 def read_masked(path):
     """{file: (boxes xyxy, none invalid)} from the csv of the masked faces."""
     rows = {}
-    for row in csv.DictReader(Path(path).open()):
+    for row in csv.DictReader(Path(path).read_text().splitlines()):
         rows.setdefault(row["file"].rsplit(".", 1)[0], []).append([float(row[k]) for k in ("x1", "y1", "x2", "y2")])
     return {k: (np.array(v, np.float32), np.zeros(len(v), bool)) for k, v in rows.items()}
 
@@ -115,6 +115,7 @@ def annotate(truth, people, labels):
 
 
 def main():
+    """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", choices=["wider", "masked", "pseudo"])
     parser.add_argument("images", type=Path, nargs="+")
@@ -149,14 +150,29 @@ def main():
                 continue
             seen.add(key)
             number = len(images)
-            images.append({"id": number, "key": key, "file_name": str(path.resolve()), "width": image.shape[1], "height": image.shape[0]})
+            images.append(
+                {
+                    "id": number,
+                    "key": key,
+                    "file_name": str(path.resolve()),
+                    "width": image.shape[1],
+                    "height": image.shape[0],
+                }
+            )
             rows = annotate(truths and truths[lookup], people.get(key), teacher_labels(detect, image))
             for box, ignored, points in rows:
                 x1, y1, x2, y2 = (round(float(v), 2) for v in box)
                 row = {"id": len(annotations), "image_id": number, "category_id": 1, "iscrowd": int(ignored)}
                 row |= {"bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)], "area": round((x2 - x1) * (y2 - y1), 2)}
-                visible = [[round(float(px), 2), round(float(py), 2), 2] for px, py in points] if points is not None else [[0, 0, 0]] * 5
-                row |= {"keypoints": sum(visible, []), "num_keypoints": 0 if points is None else 5}
+                visible = (
+                    [[round(float(px), 2), round(float(py), 2), 2] for px, py in points]
+                    if points is not None
+                    else [[0, 0, 0]] * 5
+                )
+                row |= {
+                    "keypoints": [value for point in visible for value in point],
+                    "num_keypoints": 0 if points is None else 5,
+                }
                 annotations.append(row)
     names = ["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"]
     category = {"id": 1, "name": "face", "keypoints": names}

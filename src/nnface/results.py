@@ -103,6 +103,7 @@ class Faces(Sequence[Face]):
     def __getitem__(self, index: Any) -> "Face | Faces":
         """A face by its number, or the Faces that a slice, an array of numbers or a mask selects."""
         if isinstance(index, int | np.integer):
+            index = int(index)
             return Face(
                 box=self.boxes[index],
                 score=None if self.scores is None else float(self.scores[index]),

@@ -11,11 +11,20 @@ from nnface.errors import DependencyError, UsageError
 
 @click.command()
 @click.argument("recipe")
-@click.option("--data", "data", multiple=True, required=True, metavar="NAME:PATH", help="widerface:DIR or coco:FILE; repeat for more.")
+@click.option(
+    "--data",
+    "data",
+    multiple=True,
+    required=True,
+    metavar="NAME:PATH",
+    help="widerface:DIR or coco:FILE; repeat for more.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default: runs/RECIPE.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped.")
 @click.option("--init", type=click.Path(path_type=Path), help="A model file whose weights the training starts from.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the recipe, e.g. optimizer.lr=0.01.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the recipe, e.g. optimizer.lr=0.01."
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network; default: torch's own.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
@@ -36,7 +45,15 @@ def train(
     except ImportError as error:
         raise DependencyError(f"training needs {error.name}: pip install 'nnface[train]'") from error
     best = start(
-        recipe, data, out, resume=resume, init=init, overrides=overrides, device=device, threads=threads, tensorboard=tensorboard
+        recipe,
+        data,
+        out,
+        resume=resume,
+        init=init,
+        overrides=overrides,
+        device=device,
+        threads=threads,
+        tensorboard=tensorboard,
     )
     click.echo(f"best weights: {best}")
 

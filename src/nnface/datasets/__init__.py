@@ -1,0 +1,1 @@
+"""Data sets, read as plain samples: one file per data set. No torch."""

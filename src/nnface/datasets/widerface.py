@@ -83,13 +83,17 @@ def read_boxes(text: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[n
             at += 1
             continue
         if "/" not in name or not name.endswith(SUFFIXES):
-            raise DataError(f"{text}, line {at + 1}: expected a picture's name such as event/name.jpg, found {name[:60]!r}")
+            raise DataError(
+                f"{text}, line {at + 1}: expected a picture's name such as event/name.jpg, found {name[:60]!r}"
+            )
         try:
             count = int(lines[at + 1])
             rows = [[float(v) for v in line.split()] for line in lines[at + 2 : at + 2 + count]]
             table = np.array(rows, np.float64).reshape(count, -1) if count else np.zeros((0, 10))
         except (ValueError, IndexError) as error:
-            raise DataError(f"{text}, after line {at + 1}: the number of faces or a row of {name} is malformed") from error
+            raise DataError(
+                f"{text}, after line {at + 1}: the number of faces or a row of {name} is malformed"
+            ) from error
         if table.shape[1] < 4 or (count and len(rows) < count):
             raise DataError(f"{text}, after line {at + 1}: {name} should have {count} rows of x y w h and flags")
         at += 2 + max(count, 1)

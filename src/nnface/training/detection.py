@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -17,14 +16,13 @@ from nnface.datasets.samples import DetectionSample, split
 from nnface.errors import DataError, RecipeError
 from nnface.metrics import wider
 from nnface.models.create import create, default_spec
-from nnface.models.layers import DetectionNetwork
 from nnface.predict.detector import Detector
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import detection as augment
 from nnface.training.augment.detection import CropPolicy, Labelled
-from nnface.training.losses import anchorfree
-from nnface.training.losses.anchorfree import Targets
+from nnface.training.matching import Target
+from nnface.training.objectives import Objective, objective
 from nnface.training.pictures import PictureCache, Pictures, Source
 from nnface.training.recipe import Crops, DetectionRecipe
 
@@ -35,9 +33,9 @@ class Batch:
 
     images: Tensor
     """(N, H, W, 3) uint8 BGR."""
-    targets: list[Targets]
-    numbers: list[int]
-    """Which samples of the run they are."""
+    targets: list[Target]
+    names: list[str]
+    """Keys of the pictures that each was made of."""
 
 
 class DetectionTask:
@@ -106,29 +104,23 @@ class DetectionTask:
         return iter(loader)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """The faces that count; a batch without any is divided by 1."""
-        return {"faces": float(sum(int((~target.ignored).sum()) for target in batch.targets))}
+        """What the losses are divided by; see :mod:`nnface.training.objectives`."""
+        return self._objective(batch, torch.device("cpu")).counts(batch.targets)
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
-        """The parts of the anchor-free loss."""
+        """The weighted parts of the recipe's loss."""
         device = next(model.parameters()).device
         targets = [
-            Targets(boxes=t.boxes.to(device), landmarks=t.landmarks.to(device), ignored=t.ignored.to(device))
+            Target(boxes=t.boxes.to(device), landmarks=t.landmarks.to(device), ignore=t.ignore.to(device))
             for t in batch.targets
         ]
         outputs = model(normalised(batch.images.to(device), self._spec))
-        detection = self._spec.detection
-        assert detection is not None
-        height, width = batch.images.shape[1:3]
-        grid = _cells(height, width, detection.strides).to(device)
-        part = self.recipe.loss
-        weights = anchorfree.Weights(score=part.score, box=part.box, landmark=part.landmark)
         with torch.autocast(device.type, enabled=False):
-            return anchorfree.losses(outputs, grid, targets, counts["faces"], weights)
+            return self._objective(batch, device).losses(outputs, targets, counts)
 
     def names(self, batch: Batch) -> list[str]:
-        """The samples' numbers in the run; mosaics and sheets have many pictures."""
-        return [f"sample {number}" for number in batch.numbers]
+        """The pictures that the batch was made of."""
+        return batch.names
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """AP by face height on the tenth kept for choosing, through the ordinary predictor.
@@ -168,31 +160,32 @@ class DetectionTask:
         elif kind < crops.sheets + crops.mosaic:
             result = augment.mosaic(self.pictures.draw, crops.size, rng, policy)
         else:
-            result = augment.random_crop(
-                lambda r: self.pictures.nth(number, r), crops.size, crops.size, rng, policy
-            )
+            result = augment.random_crop(lambda r: self.pictures.nth(number, r), crops.size, crops.size, rng, policy)
         if crops.occlude:
             result = augment.occlude(result, rng, crops.occlude)
         if crops.photometric:
             result = replace(result, image=augment.photometric(result.image, rng))
         return augment.ignore_small(result, crops.smallest)
 
+    def _objective(self, batch: Batch, device: torch.device) -> Objective:
+        detection = self._spec.detection
+        assert detection is not None  # a detector's Spec always has it
+        height, width = batch.images.shape[1:3]
+        return objective(self.recipe.loss, detection, height, width, device)
+
     def _make_spec(self) -> Spec:
         recipe = self.recipe
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        detection = spec.detection
-        if detection is None or detection.coding != "distance":
-            raise RecipeError(f"{recipe.name}: loss.kind anchorfree needs a network of that kind")
         provenance = {"recipe": recipe.name, **recipe.provenance}
         return replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
 
 
-class _Crops(Dataset[tuple[int, Labelled]]):
+class _Crops(Dataset[Labelled]):
     def __init__(self, task: DetectionTask) -> None:
         self.task = task
 
-    def __getitem__(self, number: int) -> tuple[int, Labelled]:
-        return number, self.task.sample(number)
+    def __getitem__(self, number: int) -> Labelled:
+        return self.task.sample(number)
 
 
 def normalised(images: Tensor, spec: Spec) -> Tensor:
@@ -202,18 +195,18 @@ def normalised(images: Tensor, spec: Spec) -> Tensor:
     return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def _collate(samples: list[tuple[int, Labelled]]) -> Batch:
+def _collate(samples: list[Labelled]) -> Batch:
     return Batch(
-        images=torch.from_numpy(np.stack([s.image for _, s in samples])),
+        images=torch.from_numpy(np.stack([s.image for s in samples])),
         targets=[
-            Targets(
+            Target(
                 boxes=torch.from_numpy(np.ascontiguousarray(s.boxes, np.float32)),
                 landmarks=torch.from_numpy(np.ascontiguousarray(s.landmarks, np.float32)),
-                ignored=torch.from_numpy(np.ascontiguousarray(s.ignored)),
+                ignore=torch.from_numpy(np.ascontiguousarray(s.ignored)),
             )
-            for _, s in samples
+            for s in samples
         ],
-        numbers=[number for number, _ in samples],
+        names=[name for s in samples for name in s.names],
     )
 
 
@@ -222,11 +215,6 @@ def _one_thread(worker: int) -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-@lru_cache(maxsize=8)
-def _cells(height: int, width: int, strides: tuple[int, ...]) -> Tensor:
-    return anchorfree.cells(height, width, strides)
 
 
 def _policy(crops: Crops) -> CropPolicy:

@@ -258,7 +258,7 @@ def _tensorboard(out: Path) -> Writer:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise TrainingError("--tensorboard needs the package tensorboard: pip install 'nnface[tensorboard]'") from error
-    writer: Writer = SummaryWriter(out)  # type: ignore[no-untyped-call]
+    writer: Writer = SummaryWriter(out)
     return writer
 
 

@@ -114,6 +114,7 @@ class Pictures:
             boxes=sample.boxes * np.float32(factor),
             landmarks=sample.landmarks * np.float32(factor),
             ignored=sample.ignored,
+            names=(sample.key,),
         )
 
     def only(self, names: Sequence[str]) -> "Pictures":
@@ -122,5 +123,7 @@ class Pictures:
         return Pictures(chosen, self.cache, self.seed, True)
 
     def _random(self, rng: Generator) -> DetectionSample:
-        source = self.sources[int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.sources) - 1))]
+        source = self.sources[
+            int(np.searchsorted(self.shares, rng.random(), side="right").clip(0, len(self.sources) - 1))
+        ]
         return source.samples[int(rng.integers(len(source.samples)))]

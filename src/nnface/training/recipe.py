@@ -241,7 +241,9 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = _keys_beside(first["loc"])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
-        return f"{place} is not a key of the recipe; " + (f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(known)}")
+        return f"{place} is not a key of the recipe; " + (
+            f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(known)}"
+        )
     return f"{place}: {first['msg'].lower()}"
 
 

@@ -52,7 +52,9 @@ def start(
     if init is not None:
         module, spec = model_file.load(init)
         if spec.architecture != plan.model.architecture:
-            raise ModelFileError(f"--init {init} is a {spec.architecture}, the recipe {plan.name} trains a {plan.model.architecture}")
+            raise ModelFileError(
+                f"--init {init} is a {spec.architecture}, the recipe {plan.name} trains a {plan.model.architecture}"
+            )
         weights = module.state_dict()
     task = DetectionTask(plan, sources, weights)
     folder = out if out is not None else Path("runs") / plan.name

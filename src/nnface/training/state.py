@@ -114,7 +114,9 @@ class RunFolder:
         if not self.recipe.exists() or not self.about.exists():
             raise TrainingError(f"there is no run to resume in {self.path}; leave --resume out to begin one")
         if self.recipe.read_text(encoding="utf-8") != recipe:
-            raise TrainingError(f"the run in {self.path} was begun with another recipe: {self.recipe}; resume with that")
+            raise TrainingError(
+                f"the run in {self.path} was begun with another recipe: {self.recipe}; resume with that"
+            )
         if json.loads(self.about.read_text(encoding="utf-8"))["data"] != fingerprint:
             raise TrainingError(f"the run in {self.path} was begun with other data; an exact resume needs the same")
 

@@ -35,7 +35,9 @@ def read(path: str | Path) -> list[DetectionSample]:
     rows: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
     for row in data.get("annotations", []):
         if row.get("image_id") not in rows:
-            raise DataError(f"{path}: annotation {row.get('id')} belongs to no picture (image_id {row.get('image_id')})")
+            raise DataError(
+                f"{path}: annotation {row.get('id')} belongs to no picture (image_id {row.get('image_id')})"
+            )
         rows[row["image_id"]].append(row)
     return [_sample(path, image, rows[image["id"]]) for image in data["images"]]
 

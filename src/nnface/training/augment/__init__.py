@@ -1,0 +1,1 @@
+"""Augmentation, a file per task: arrays in, arrays out."""

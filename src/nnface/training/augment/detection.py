@@ -7,6 +7,7 @@ the factor that the resize really has: labels moved by another offset than the p
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,12 +30,14 @@ class Labelled:
     """(n, 5, 2), NaN where a face has none."""
     ignored: NDArray[np.bool_]
     """(n,)."""
+    names: tuple[str, ...] = ()
+    """Keys of the pictures that this was made of."""
 
     @property
     def sizes(self) -> NDArray[np.float32]:
         """(n,): the square root of each box's area."""
         sides = np.clip(self.boxes[:, 2:] - self.boxes[:, :2], 0, None)
-        return np.sqrt(sides.prod(1))
+        return np.asarray(np.sqrt(sides.prod(1)), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +82,9 @@ def cut(source: Labelled, window: Window, width: int, height: int, fill: int, in
     visible = (clipped[:, 2:] > clipped[:, :2]).all(1)
     centred = ((centres >= 0) & (centres < limits)).all(1)
     ignored = source.ignored | ~centred
-    return Labelled(image=image, boxes=clipped[visible], landmarks=points[visible], ignored=ignored[visible])
+    return Labelled(
+        image=image, boxes=clipped[visible], landmarks=points[visible], ignored=ignored[visible], names=source.names
+    )
 
 
 def flip(source: Labelled) -> Labelled:
@@ -97,7 +102,7 @@ def ignore_small(source: Labelled, smallest: float) -> Labelled:
     return replace(source, ignored=source.ignored | (source.sizes < smallest))
 
 
-def photometric(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
+def photometric(image: NDArray[Any], rng: Generator) -> NDArray[np.uint8]:
     """Brightness, contrast, gamma, a colour cast, and now and then grey, blur, noise or the blocks of a JPEG."""
     if rng.random() < 0.8:
         # One table a channel does brightness, contrast, gamma and the cast at once.
@@ -122,7 +127,8 @@ def photometric(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
         image = np.clip(image.astype(np.int16) + noise[..., None], 0, 255).astype(np.uint8)
     elif choice < 0.16:
         quality = int(rng.integers(25, 80))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        blocks = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        return np.asarray(blocks, np.uint8)
     return image
 
 
@@ -248,4 +254,5 @@ def _joined(image: NDArray[np.uint8], tiles: list[Labelled]) -> Labelled:
         boxes=np.concatenate([none[0], *(t.boxes for t in tiles)]),
         landmarks=np.concatenate([none[1], *(t.landmarks for t in tiles)]),
         ignored=np.concatenate([none[2], *(t.ignored for t in tiles)]),
+        names=tuple(name for t in tiles for name in t.names),
     )

@@ -10,44 +10,13 @@ Everything is divided by the number of faces of the step (over all processes and
 the labels alone: so several processes, or several parts, give the gradient of one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Targets:
-    """The faces of one picture, in pixels of the network's input."""
-
-    boxes: Tensor
-    """(n, 4) float32: x1, y1, x2, y2."""
-    landmarks: Tensor
-    """(n, 5, 2) float32, NaN where a face has none."""
-    ignored: Tensor
-    """(n,) bool: regions that count neither as a face nor as background."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
-    """How much each part of the loss counts."""
-
-    score: float = 1.0
-    box: float = 2.0
-    landmark: float = 4.0
-
-
-def cells(height: int, width: int, strides: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """(A, 3): centre x, centre y and stride of every cell, in the order level, row, column; pixels of the input."""
-    parts = []
-    for stride in strides:
-        rows, columns = -(-height // stride), -(-width // stride)
-        y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
-        centres = (torch.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride
-        parts.append(torch.cat([centres, centres.new_full((len(centres), 1), stride)], 1))
-    return torch.cat(parts).float()
+from nnface.training.matching import Target
 
 
 def decode(distances: Tensor, grid: Tensor) -> Tensor:
@@ -83,7 +52,9 @@ def assign(
     """SimOTA for one picture.
 
     Args:
-        logits: (A,) of a face; boxes: (A, 4) decoded; grid: (A, 3) as :func:`cells` gives it.
+        logits: (A,) of a face.
+        boxes: (A, 4) decoded, in pixels of the input.
+        grid: (A, 3): centre x, centre y and stride of every cell, likewise.
         faces: (n, 4) boxes of the faces.
         radius: cells whose centre lies within this many strides of a face's centre may be chosen, and those inside its
             box.
@@ -117,17 +88,14 @@ def assign(
     return chosen
 
 
-def losses(
-    outputs: dict[str, Tensor], grid: Tensor, targets: Sequence[Targets], faces: float, weights: Weights
-) -> dict[str, Tensor]:
-    """The weighted parts of the loss, scalars: ``score``, ``box`` and, where the network has them, ``landmark``.
+def losses(outputs: Mapping[str, Tensor], grid: Tensor, targets: Sequence[Target], faces: float) -> dict[str, Tensor]:
+    """The parts of the loss, scalars, unweighted: ``score``, ``box`` and, if the network has them, ``landmark``.
 
     Args:
         outputs: ``logits`` (N, A, 1), ``boxes`` (N, A, 4) in strides, ``landmarks`` (N, A, 10) in strides.
-        grid: (A, 3), see :func:`cells`.
+        grid: (A, 3): centre x, centre y and stride of every cell, pixels of the input.
         targets: one for each picture.
         faces: the number of faces in the whole step; the parts are divided by it (by 1 where there are none).
-        weights: what each part is multiplied by.
     """
     logits, boxes = outputs["logits"][..., 0].float(), decode(outputs["boxes"].float(), grid)
     quality = torch.zeros_like(logits)
@@ -135,11 +103,11 @@ def losses(
     zero = logits.sum() * 0 + boxes.sum() * 0
     box_loss, landmark_loss = zero, zero
     for i, target in enumerate(targets):
-        valid = ~target.ignored
+        valid = ~target.ignore
         faces_here, points_here = target.boxes[valid], target.landmarks[valid]
         with torch.no_grad():
             chosen = assign(logits[i], boxes[i], grid, faces_here)
-            regions = target.boxes[target.ignored]
+            regions = target.boxes[target.ignore]
             within = ((grid[:, None, :2] >= regions[:, :2]) & (grid[:, None, :2] <= regions[:, 2:])).all(-1).any(1)
             counted[i] = ~within | (chosen >= 0)
         cell = (chosen >= 0).nonzero()[:, 0]
@@ -162,7 +130,7 @@ def losses(
                 landmark_loss = landmark_loss + (distance * share[known]).sum()
     focus = (quality - logits.sigmoid()).square()
     score_loss = (F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * focus * counted).sum()
-    parts = {"score": weights.score * score_loss, "box": weights.box * box_loss}
+    parts = {"score": score_loss, "box": box_loss}
     if "landmarks" in outputs:
-        parts["landmark"] = weights.landmark * landmark_loss + outputs["landmarks"].sum() * 0
+        parts["landmark"] = landmark_loss + outputs["landmarks"].sum() * 0
     return {name: part / max(faces, 1.0) for name, part in parts.items()}

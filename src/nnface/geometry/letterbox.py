@@ -12,7 +12,9 @@ class Letterbox:
 
     Coordinates are continuous: pixel i covers i..i+1, so that ``cv2.resize`` (which maps the pixels' centres,
     (i + 0.5) * scale - 0.5) is a plain multiplication: canvas = (picture - (left, top)) * (scale_x, scale_y). The two
-    scales differ a little, because the sides are rounded to whole pixels one by one.
+    scales are one and the same, to which the pixels are sampled exactly (``cv2.resize`` with ``fx`` and ``fy``, as the
+    reference projects call it), so that rounding a side to whole pixels distorts nothing; they differ where a picture
+    is stretched, or so narrow that its short side would vanish.
     """
 
     width: int
@@ -63,17 +65,24 @@ def fit(width: int, height: int, size: int | None, multiple: int) -> Letterbox:
     No side gets shorter than a pixel, however extreme the aspect ratio.
     """
     scale = 1.0 if size is None else size / max(width, height)
-    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    inner_width, scale_x = _scaled(width, scale)
+    inner_height, scale_y = _scaled(height, scale)
     canvas_width, canvas_height = (-(-side // multiple) * multiple for side in (inner_width, inner_height))
-    return Letterbox(canvas_width, canvas_height, inner_width, inner_height, inner_width / width, inner_height / height)
+    return Letterbox(canvas_width, canvas_height, inner_width, inner_height, scale_x, scale_y)
 
 
 def fit_fixed(width: int, height: int, canvas_width: int, canvas_height: int) -> Letterbox:
     """Scale by one factor until the picture just fits a canvas of fixed size; the rest is padding."""
     scale = min(canvas_width / width, canvas_height / height)
-    inner_width = min(canvas_width, max(1, round(width * scale)))
-    inner_height = min(canvas_height, max(1, round(height * scale)))
-    return Letterbox(canvas_width, canvas_height, inner_width, inner_height, inner_width / width, inner_height / height)
+    inner_width, scale_x = _scaled(width, scale)
+    inner_height, scale_y = _scaled(height, scale)
+    return Letterbox(canvas_width, canvas_height, inner_width, inner_height, scale_x, scale_y)
+
+
+def _scaled(side: int, scale: float) -> tuple[int, float]:
+    """A side in whole pixels (rounded as OpenCV does), and its scale."""
+    whole = round(side * scale)
+    return (whole, scale) if whole else (1, 1 / side)
 
 
 def stretch(width: int, height: int, canvas_width: int, canvas_height: int) -> Letterbox:

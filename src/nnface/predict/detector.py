@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -256,14 +256,21 @@ class Detector:
 
     def _normalised(self, pixels: Pixels, place: Letterbox) -> NDArray[np.float32]:
         """(1, 3, height, width) float32; the padding is the mean, which is 0 here."""
-        inner = (place.inner_width, place.inner_height)
-        if inner != (pixels.shape[1], pixels.shape[0]):
-            pixels = np.asarray(cv2.resize(pixels, inner, interpolation=cv2.INTER_LINEAR), np.uint8)
-        padded = inner != (place.width, place.height)
+        inner = (place.inner_height, place.inner_width)
+        scaled: NDArray[Any] = pixels
+        if self.spec.input.fit == "stretch" or place.scale_x != place.scale_y:
+            if inner != pixels.shape[:2]:
+                scaled = np.asarray(cv2.resize(pixels, inner[::-1], interpolation=cv2.INTER_LINEAR))
+        elif place.scale_x != 1:
+            # In float32, as the reference projects do it: rounding to whole grey levels moves scores by up to 0.01.
+            scale = place.scale_x
+            scaled = np.asarray(cv2.resize(pixels.astype(np.float32), None, fx=scale, fy=scale))
+        padded = inner != (place.height, place.width)
         result = (np.zeros if padded else np.empty)((1, 3, place.height, place.width), np.float32)
-        for channel, target in zip(self._channels, result[0, :, : inner[1], : inner[0]], strict=True):
-            np.subtract(cv2.extractChannel(pixels, channel), self._mean[self._channels.index(channel)], out=target)
-            target *= self._scale[self._channels.index(channel)]
+        for index, channel in enumerate(self._channels):
+            target = result[0, index, : inner[0], : inner[1]]
+            np.subtract(cv2.extractChannel(scaled, channel), self._mean[index], out=target)
+            target *= self._scale[index]
         return result
 
 

@@ -62,7 +62,7 @@ TABLES = {
             "easy": figure("easy"),
             "medium": figure("medium"),
             "hard": figure("hard"),
-            "ms": text("ms"),
+            "CPU ms a picture": text("cpu_ms"),
         },
         order=lambda row: -row["hard"],
     ),

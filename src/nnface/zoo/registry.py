@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import pooch
-
 from nnface.errors import ModelFileError, NnfaceError
 from nnface.files import atomic_path, sha256
 
@@ -62,7 +60,11 @@ class Entry:
 
 def home() -> Path:
     """The folder for downloads: ``NNFACE_HOME``, or the platform's folder for caches."""
-    return Path(os.environ.get("NNFACE_HOME") or pooch.os_cache("nnface"))
+    if folder := os.environ.get("NNFACE_HOME"):
+        return Path(folder)
+    import pooch  # here and below: it takes longer to import than a photograph takes to look through
+
+    return Path(pooch.os_cache("nnface"))
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +135,7 @@ def _download(entry: Entry) -> None:
             f"the model {entry.name} is not on this machine and NNFACE_OFFLINE forbids to download it; unset it, or "
             f"put {entry.url} at {entry.cached}"
         )
-    # requests comes with pooch, and takes longer to import than a photograph takes to look through.
+    import pooch
     from requests import RequestException
 
     pooch.get_logger().setLevel("WARNING")

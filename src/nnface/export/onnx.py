@@ -98,20 +98,26 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(node.attribute[0].t), node.output[0]))
         graph.node.remove(node)
+    # The exporter stores equal weights once and gives them their other names by nodes.
+    same = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}
 
-    # A Reshape that computes "the batch, then these numbers": 0 says the same, as long as the batch stays in front.
-    for number, node in enumerate(graph.node):
+    # A Reshape that computes "the first dimensions as they are, then these numbers": zeros say the same.
+    for place, node in enumerate(graph.node):
         shape = makers.get(node.input[1]) if node.op_type == "Reshape" else None
         if shape is None or shape.op_type != "Concat":
             continue
+        kept_dimensions = _leading(shape.input[0], node.input[0], makers, constants)
         rest = [constants.get(name) for name in shape.input[1:]]
-        if _is_batch(shape.input[0], makers, constants) and all(rest):
-            numbers = [0, *(int(n) for part in rest if part for n in numpy_helper.to_array(part).ravel())]
-            name = f"shape_{number}"
-            graph.initializer.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
-            node.input[1] = name
+        if kept_dimensions and all(rest):
+            numbers = [int(n) for part in rest if part for n in numpy_helper.to_array(part).ravel()]
+            node.input[1] = f"shape_{place}"
+            graph.initializer.append(
+                numpy_helper.from_array(np.array([0] * kept_dimensions + numbers, np.int64), node.input[1])
+            )
 
     # ReLU moves from behind a Concat into its branches, where a runtime fuses it with the convolution.
     nodes = []
@@ -139,14 +145,24 @@ def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _is_batch(name: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> bool:
-    """Whether a value is Unsqueeze(Gather(Shape(...), 0)): the first dimension of something, which is the batch."""
-    gather = makers.get(makers[name].input[0]) if name in makers and makers[name].op_type == "Unsqueeze" else None
-    if gather is None or gather.op_type != "Gather" or gather.input[1] not in constants:
-        return False
-    shape = makers.get(gather.input[0])
-    first = not numpy_helper.to_array(constants[gather.input[1]]).any()
-    return first and shape is not None and shape.op_type == "Shape"
+def _leading(name: str, data: str, makers: dict[str, onnx.NodeProto], constants: dict[str, onnx.TensorProto]) -> int:
+    """How many leading dimensions of ``data`` the value ``name`` is, as far as its making tells; 0: something else."""
+
+    def numbers(node: onnx.NodeProto) -> list[list[int]]:
+        return [numpy_helper.to_array(constants[i]).ravel().tolist() if i in constants else [] for i in node.input[1:]]
+
+    def shape_of(node: onnx.NodeProto) -> str | None:
+        maker = makers.get(node.input[0])
+        return maker.input[0] if maker is not None and maker.op_type == "Shape" else None
+
+    maker = makers.get(name)
+    if maker is not None and maker.op_type == "Unsqueeze" and (gather := makers.get(maker.input[0])) is not None:
+        # Whatever the tensor: its first dimension is the batch, as that of all others.
+        return int(gather.op_type == "Gather" and numbers(gather) == [[0]] and shape_of(gather) is not None)
+    if maker is not None and maker.op_type == "Slice" and shape_of(maker) == data:
+        starts, ends, axes, *steps = numbers(maker)
+        return ends[0] if starts == axes == [0] and steps in ([], [[1]]) and len(ends) == 1 and ends[0] > 0 else 0
+    return 0
 
 
 def _describe(proto: onnx.ModelProto, network: _Runner, spec: Spec) -> None:
@@ -171,7 +187,9 @@ def _verify(path: Path, network: _Runner, spec: InputSpec, out: str) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except onnx.checker.ValidationError as error:
         raise NnfaceError(f"cannot write {out}: torch exported a graph that is not valid ONNX: {error}") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the pictures are small, and several threads spin where the machine is busy
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     sides = [_side(spec)] if spec.width else [_side(spec), (64, 96), (97, 131)]
     for batch, (height, width) in [(2, sides[0]), *((1, side) for side in sides)]:
         images = _example(spec, batch, height, width)

@@ -1,11 +1,10 @@
 """biubug6/Face-Detector-1MB-with-landmark: slim, RFB and MobileNet-0.25, all with five landmarks.
 
-Its MobileNet-0.25 has the keys, shapes and bytes of Pytorch_Retinaface's, but smaller anchors: nothing in the file says
-so, which is why the FORMAT must.
+Its MobileNet-0.25 has the keys, shapes and bytes of Pytorch_Retinaface's, but plain ReLUs and smaller anchors: nothing
+in the file says so, which is why the FORMAT must.
 """
 
 import re
-from dataclasses import replace
 
 from torch import nn
 
@@ -13,8 +12,7 @@ from nnface.export.published.checkpoint import WIDER_FACE, Checkpoint, fit
 from nnface.models.create import default_spec
 from nnface.spec import Spec
 
-MOBILENET = "retinaface-mobilenet025"
-MOBILENET_ANCHORS = ((10.0, 20.0), (32.0, 64.0), (128.0, 256.0))
+MOBILENET = "retinaface-mobilenet025-relu"
 HEADS = {"conf": "classification_headers", "loc": "regression_headers", "landm": "landmark_headers"}
 
 
@@ -22,10 +20,7 @@ def network(checkpoint: Checkpoint) -> tuple[nn.Module, Spec]:
     """The network and its Spec."""
     architectures = ["ultralight-slim-landmarks", "ultralight-rfb-landmarks", MOBILENET]
     architecture, module = fit(checkpoint, architectures, _rename)
-    spec = default_spec(architecture, licence=f"MIT (biubug6/Face-Detector-1MB-with-landmark); {WIDER_FACE}")
-    if architecture == MOBILENET and spec.detection is not None:
-        spec = replace(spec, detection=replace(spec.detection, anchor_sizes=MOBILENET_ANCHORS))
-    return module, spec
+    return module, default_spec(architecture, licence=f"MIT (biubug6/Face-Detector-1MB-with-landmark); {WIDER_FACE}")
 
 
 def _rename(architecture: str, name: str) -> str:

@@ -1,0 +1,200 @@
+"""ONNX files that we write: they compute what torch computes, carry the Spec, and are cut to the bone."""
+
+import collections
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from conftest import shared
+from nnface.errors import ModelFileError, NnfaceError, UsageError
+from nnface.export import onnx as exporter
+from nnface.export.onnx import export
+from nnface.header import read_spec
+from nnface.models import file
+from nnface.models.create import ARCHITECTURES, create, default_spec
+
+LARGE = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet050", "mobilenet100")
+
+
+def lived_in(architecture):
+    """A network whose batch norms have seen something, so that folding them matters."""
+    torch.manual_seed(1)
+    module = create(architecture)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(part.weight, 0.5, 1)
+            torch.nn.init.normal_(part.bias, 0, 0.1)
+    return module.eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function: an architecture to a model file of it, its module and its Spec."""
+
+    def save(architecture, **changes):
+        spec = replace(default_spec(architecture, licence="of a test"), **changes)
+        module = lived_in(architecture)
+        file.save(tmp_path / "a.safetensors", module, spec)
+        return tmp_path / "a.safetensors", module, spec
+
+    return save
+
+
+def opened(path, **changes):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    for name, value in changes.items():
+        setattr(options, name, value)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def operators(path):
+    return collections.Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+def expected(module, images):
+    with torch.inference_mode():
+        outputs = module(torch.from_numpy(images))
+        scores = module.scores(outputs.pop("logits"))
+    return {"scores": scores.numpy(), **{name: tensor.numpy() for name, tensor in outputs.items()}}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(a, marks=pytest.mark.slow if a.endswith(LARGE) else ()) for a in ARCHITECTURES],
+)
+def test_every_network_exports_and_computes_the_same(tmp_path, saved, architecture):
+    path, module, spec = saved(architecture)
+    out = tmp_path / "a.onnx"
+    assert export(path, out) == spec == read_spec(out)
+    session = opened(out)
+    assert [i.name for i in session.get_inputs()] == ["input"]
+    plan = spec.input
+    sides = [(plan.height, plan.width)] if plan.width else [(75, 133), (32, 200)]
+    for batch, (height, width) in zip((3, 1), sides * 2, strict=False):
+        images = np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
+        theirs = expected(module, images)
+        ours = dict(zip((o.name for o in session.get_outputs()), session.run(None, {"input": images}), strict=True))
+        assert list(ours) == ["scores", "boxes", "landmarks"][: 3 if spec.detection.landmarks else 2]
+        for name, array in ours.items():
+            assert array.shape == theirs[name].shape and array.dtype == np.float32
+            scale = 1 if name == "scores" else max(1, np.abs(theirs[name]).max())
+            assert np.abs(array - theirs[name]).max() < (1e-4 if name == "scores" else 1e-3) * scale
+    counts = operators(out)
+    assert counts["Conv"] > 20
+    assert not {"BatchNormalization", "Constant", "Identity", "Dropout"} & set(counts)
+    # What shapes remain belongs to the upsampling: a level's own output has a plain shape.
+    assert counts["Shape"] <= 3 * counts["Resize"]
+
+
+def test_the_graph_is_standard_whole_and_described(tmp_path, saved):
+    path, _, spec = saved("retinaface-mobilenet025")
+    export(path, tmp_path / "a.onnx")
+    proto = onnx.load(tmp_path / "a.onnx", load_external_data=False)
+    assert {(o.domain, o.version) for o in proto.opset_import} == {("", exporter.OPSET)}
+    assert all(t.data_location == onnx.TensorProto.DEFAULT for t in proto.graph.initializer)
+    assert {entry.key for entry in proto.metadata_props} == {"nnface"}
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in proto.graph.output}
+    assert shapes == {
+        "scores": ["batch", "anchors"],
+        "boxes": ["batch", "anchors", 4],
+        "landmarks": ["batch", "anchors", 10],
+    }
+    used = {name for node in proto.graph.node for name in node.input}
+    assert {tensor.name for tensor in proto.graph.initializer} <= used
+    assert {name for node in proto.graph.node for name in node.output} <= used | set(shapes)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "a.onnx"}
+    assert read_spec(tmp_path / "a.onnx").licence == spec.licence
+
+
+def test_onnx_runtime_fuses_every_activation_and_moves_no_data_back_and_forth(tmp_path, saved):
+    path, _, _ = saved("retinaface-mobilenet025")
+    export(path, tmp_path / "a.onnx")
+    opened(tmp_path / "a.onnx", optimized_model_filepath=str(tmp_path / "fused.onnx"))
+    counts = operators(tmp_path / "fused.onnx")
+    assert counts["Relu"] == counts["LeakyRelu"] == 0
+    assert counts["Conv"] + counts["FusedConv"] == 56
+    assert counts["Transpose"] <= 9  # at most the ones in front of the outputs
+
+
+@pytest.mark.parametrize("name", ["version-RFB-320", "fd1mb_slim_Final", "biubug6_mobilenet0.25_Final"])
+def test_published_weights_export(tmp_path, name):
+    from nnface.export.published import import_checkpoint
+    from nnface.export.published.checkpoint import KNOWN
+    from nnface.files import sha256
+
+    checkpoint = shared(f"reference/checkpoints/{name}.pth")
+    spec, _ = import_checkpoint(KNOWN[sha256(checkpoint)].format, checkpoint, tmp_path / "a.safetensors")
+    export(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    assert read_spec(tmp_path / "a.onnx") == spec
+    assert spec.provenance["sha256"] == sha256(checkpoint)
+
+
+def test_a_fixed_input_stays_fixed(tmp_path, saved):
+    path, _, spec = saved("ultralight-slim")
+    export(path, tmp_path / "a.onnx")
+    session = opened(tmp_path / "a.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, spec.input.height, spec.input.width]
+    assert session.get_outputs()[1].shape == ["batch", 4420, 4]
+
+
+def test_what_computes_something_else_never_gets_the_name(tmp_path, saved):
+    path, module, spec = saved("ultralight-slim-landmarks")
+    export(path, tmp_path / "a.onnx")
+    proto = onnx.load(tmp_path / "a.onnx")
+    weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+    onnx.save(proto, tmp_path / "b.onnx")
+    network = exporter._Runner(module).eval()
+    exporter._verify(tmp_path / "a.onnx", network, spec.input, "a.onnx")
+    with pytest.raises(NnfaceError, match=r"cannot write b\.onnx: .* differ from torch's"):
+        exporter._verify(tmp_path / "b.onnx", network, spec.input, "b.onnx")
+
+
+def test_refusals_leave_what_is_there(tmp_path, saved):
+    path, _, _ = saved("ultralight-slim")
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="name another file"):
+        export(path, path)
+    assert path.read_bytes() == before
+    with pytest.raises(NnfaceError, match="does not exist"):
+        export(path, tmp_path / "no" / "a.onnx")
+    old = tmp_path / "old.onnx"
+    old.write_bytes(b"old")
+    with pytest.raises(ModelFileError):
+        export(old, tmp_path / "b.onnx")
+    path.write_bytes(before[:-100])
+    with pytest.raises(ModelFileError):
+        export(path, old)
+    assert old.read_bytes() == b"old"
+    assert {p.name for p in tmp_path.iterdir()} == {"a.safetensors", "old.onnx"}
+
+
+def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, saved, capsys):
+    from nnface.commands import main
+
+    path, _, spec = saved("ultralight-slim")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", str(path), *arguments])
+        return ended.value.code, capsys.readouterr().err
+
+    assert run("--to", "onnx") == (0, "")
+    out = tmp_path / "a.onnx"
+    assert read_spec(out) == spec
+    out.write_bytes(b"mine")
+    code, words = run("--to", "onnx")
+    assert code == 2 and "--force" in words and out.read_bytes() == b"mine"
+    assert run("--to", "onnx", "--force") == (0, "")
+    assert run("--to", "onnx", "--out", str(tmp_path / "b.onnx")) == (0, "")
+    assert out.read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    code, words = run("--to", "ncnn")
+    assert code == 2 and "cannot export to ncnn yet" in words

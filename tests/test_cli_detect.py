@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnface.commands import COMMANDS
 from processes import ENVIRONMENT, NNFACE, nnface, nnface_on_terminal
 from tiny_models import bright_detector, squares
 
@@ -357,3 +358,20 @@ def _many(folder: Path, count: int) -> None:
     (folder / "many").mkdir()
     for number in range(count):
         os.link(picture, folder / "many" / f"{number:05}.png")
+
+
+def test_every_command_is_there_and_helps(tmp_path: Path) -> None:
+    check = (
+        "from nnface.commands import COMMANDS, cli; import click\n"
+        "with click.Context(cli) as context:\n"
+        "    for name in COMMANDS:\n"
+        "        command = cli.get_command(context, name)\n"
+        "        assert command.help, name\n"
+        "        assert command.name == name, (command.name, name)\n"
+        "        assert any(parameter.name == 'debug' for parameter in command.params), name\n"
+        "import sys; assert 'torch' not in sys.modules"
+    )
+    ended = nnface(cwd=tmp_path, python=[sys.executable, "-c", check])
+    assert (ended.code, ended.err) == (0, "")
+    shown = nnface("--help", cwd=tmp_path).out
+    assert all(f"  {name} " in shown for name in COMMANDS)

@@ -91,6 +91,15 @@ def test_a_video_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_camera_recorded_until_ctrl_c_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 25.0, endless=True) as writer:
+        for _ in range(5):
+            writer.write(squares(64, 64))
+        raise KeyboardInterrupt
+    assert len(list(Video(str(tmp_path / "out.mp4")))) == 5
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_camera_that_is_not_there_is_said() -> None:
     with pytest.raises(ImageError, match="camera:97"):
         Video("camera:97")

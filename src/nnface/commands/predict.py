@@ -70,16 +70,21 @@ def detect(
         advance = stack.enter_context(output.progress("faces", total, hidden=terminal and json_file == "-"))
         results = _results(detector, list(zip(sources, drawn, strict=True)), 1 if one else workers, batch, force)
         done, failed = 0, len(problems)
-        for result in stack.enter_context(closing(results)):
-            done += result.faces is not None
-            for sentence in filter(None, (result.error, result.not_drawn)):
-                failed += 1
-                output.say(sentence)
-            if lines:
-                lines.write(result.row())
-            if table:
-                table.add(result)
-            advance()
+        try:
+            for result in stack.enter_context(closing(results)):
+                done += result.faces is not None
+                for sentence in filter(None, (result.error, result.not_drawn)):
+                    failed += 1
+                    output.say(sentence)
+                if lines:
+                    lines.write(result.row())
+                if table:
+                    table.add(result)
+                advance()
+        except KeyboardInterrupt:
+            if sources[-1].kind != "camera":
+                raise
+            return 130  # a camera has no other end: what there is, is kept
     return 0 if not failed else 1 if done else 2
 
 
@@ -159,7 +164,9 @@ def _video(
             except NnfaceError as error:
                 place, not_drawn = None, str(error)
         with ExitStack() as stack:
-            writer = stack.enter_context(VideoWriter(place, clip.fps)) if place is not None else None
+            writer = (
+                stack.enter_context(VideoWriter(place, clip.fps, endless=clip.camera)) if place is not None else None
+            )
             for frame, faces in stack.enter_context(closing(video(detector, clip, workers=workers))):
                 if writer is not None:
                     writer.write(draw.faces(frame.image, faces))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class Video:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        camera = path.startswith("camera:") and path[7:].isdecimal()
+        self.camera = camera = path.startswith("camera:") and path[7:].isdecimal()
         if not camera and not Path(path).is_file():
             raise ImageError(f"{path}: no such file")
         self._capture = cv2.VideoCapture(int(path[7:]) if camera else path)
@@ -56,14 +57,16 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         try:
-            index = 0
+            index, begin = 0, time.monotonic()
             while True:
                 good, image = self._capture.read()
                 if not good:
                     break
+                # A camera gives what it sees when it is asked; a file's frames are evenly spaced.
+                seconds = time.monotonic() - begin if self.camera else index / self.fps
                 if image.ndim == 2:
                     image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-                yield Frame(index, round(index / self.fps, 3), np.asarray(image, np.uint8))
+                yield Frame(index, round(seconds, 3), np.asarray(image, np.uint8))
                 index += 1
             if not index:
                 raise ImageError(f"{self.path}: no frame of the video can be read")
@@ -74,13 +77,18 @@ class Video:
 class VideoWriter:
     """Writes an MP4 (MPEG-4 part 2), whole or not at all; a context manager.
 
+    Args:
+        path: of the video.
+        fps: frames per second.
+        endless: for a camera, which ends by Ctrl-C alone: what is there then is the whole.
+
     Raises:
         ImageError: this OpenCV cannot write videos.
         NnfaceError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps = path, fps
+    def __init__(self, path: Path, fps: float, endless: bool = False) -> None:
+        self.path, self.fps, self.endless = path, fps, endless
         self._writer: cv2.VideoWriter | None = None
         self._exit = contextlib.ExitStack()
         self._temporary = self._exit.enter_context(atomic_path(path))
@@ -93,6 +101,8 @@ class VideoWriter:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
+            if self.endless and isinstance(error, KeyboardInterrupt | GeneratorExit):
+                kind = error = where = None
         self._exit.__exit__(kind, error, where)
 
     def write(self, image: NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ def faces(image: NDArray[np.uint8], faces: Faces) -> NDArray[np.uint8]:
     """A copy of the picture with a box, a score and the landmarks of each face.
 
     The width of the lines goes by the size of the picture and of the face. A label is left out where it would be
-    nearly as wide as the face or would cover another label: a crowd stays a picture of a crowd.
+    more than three fifths of the face or would cover another label: a crowd stays a picture of a crowd.
 
     Args:
         image: (height, width, 3) uint8, BGR: the upright picture that the faces were found in. It is not changed.
@@ -57,10 +57,10 @@ def _box(canvas: NDArray[np.uint8], face: Face, thickness: int) -> None:
 
 def _landmarks(canvas: NDArray[np.uint8], face: Face) -> None:
     side = _side(face)
-    if face.landmarks is None or side < 40:  # dots would hide a smaller face
+    if face.landmarks is None or side < 60:  # dots would hide a smaller face
         return
     shift = 4  # cv2 takes fractions of 1/16 pixel
-    radius = max(1.5, side / 50)
+    radius = max(1.5, side / 60)
     for (x, y), color in zip(face.landmarks.tolist(), _POINTS, strict=True):
         if not (abs(x) < 1e5 and abs(y) < 1e5):
             continue
@@ -82,7 +82,7 @@ def _label(canvas: NDArray[np.uint8], face: Face, thickness: int, taken: list[tu
     pad = max(2, round(pixels / 4))
     box_width, box_height = text_width + 2 * pad, text_height + 2 * pad
     x1, y1, x2, _ = _corners(canvas, face)
-    if box_width > 0.75 * (x2 - x1):
+    if box_width > 0.6 * (x2 - x1):
         return
     left = min(max(x1 - thickness // 2, 0), max(width - box_width, 0))
     top = y1 - box_height - thickness // 2

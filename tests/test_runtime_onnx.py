@@ -133,3 +133,21 @@ def test_flipped_bits_are_an_error_or_a_result(tmp_path: Path, tiny: Path, place
         assert "\n" not in str(error)
     else:
         assert (np.isfinite(faces.boxes).all() and faces.landmarks is None) or np.isfinite(faces.landmarks).all()
+
+
+def test_weights_for_torch_give_the_same_faces_as_their_export(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from nnface.export.onnx import export
+    from nnface.models import create, file
+
+    spec = create.default_spec("ultralight-slim")
+    file.save(tmp_path / "a.safetensors", create.create("ultralight-slim"), spec)
+    export(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    one, two = (Detector(tmp_path / name, min_score=0.1, threads=1) for name in ("a.safetensors", "a.onnx"))
+    assert type(one.runner) is not type(two.runner) and one.spec == two.spec
+    prepared = one.prepare(image)
+    left, right = one.runner.run(prepared.input), two.runner.run(prepared.input)
+    for name in ("scores", "boxes"):
+        assert np.abs(left[name] - right[name]).max() < 1e-4
+    assert len(one(image)) == len(two(image)) > 0

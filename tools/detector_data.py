@@ -4,7 +4,8 @@
     tools/detector_data.py SOURCE IMAGES... --peers ../shared/peers --out FILE.json [--truth FILE] [--landmarks FILE]
 
 SOURCE is ``wider`` (official text in --truth, RetinaFace's label.txt in --landmarks), ``masked`` (faces.csv in --truth)
-or ``pseudo`` (no truth: the teacher's boxes are the labels). What is written:
+``pseudo`` (no truth: the teacher's boxes are the labels) or ``portraits`` (the same for pictures that a face fills,
+which the teacher sees nine at a time: it misses faces larger than half of its input). What is written:
 
 * a box of the truth is a face; one that is marked invalid is an ignore region (``iscrowd`` 1);
 * the teacher's landmarks are given to the faces that it finds at IoU 0.5; people's own landmarks come first;
@@ -12,7 +13,8 @@ or ``pseudo`` (no truth: the teacher's boxes are the labels). What is written:
 * without truth, boxes from 0.5 are faces, weaker ones from 0.2 ignore regions.
 
 The teacher is SCRFD-2.5G (InsightFace, non-commercial research only) on the whole picture at 640 and, where a picture
-is larger than 900 pixels, on four overlapping quarters as well. Needs the small wheel only, and ``../shared/peers``.
+is larger than 900 pixels, on four overlapping quarters as well, and on every picture reduced to a third, for faces that
+fill it. Needs the small wheel only, and ``../shared/peers``.
 """
 
 import argparse
@@ -47,9 +49,46 @@ def teacher_labels(detect, image):
             inside = ~(near & edge).any(1)
         shift = np.array([x, y], np.float32)
         found.append((boxes[inside] + np.tile(shift, 2), scores[inside], points[inside] + shift))
+    found += portrait_labels(detect, [image])
     boxes, scores, points = (np.concatenate(part).astype(np.float32) for part in zip(*found, strict=True))
     keep = nms(boxes, scores, 0.45)
     return boxes[keep], scores[keep], points[keep]
+
+
+def portrait_labels(detect, images):
+    """The teacher's labels of up to nine pictures, seen together as a 3 x 3 sheet of 640 pixels."""
+    cell = 640 // 3
+    canvas = np.full((640, 640, 3), 114, np.uint8)
+    factors = []
+    for i, image in enumerate(images):
+        factor = cell / max(image.shape[:2])
+        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)[:cell, :cell]
+        y, x = i // 3 * cell, i % 3 * cell
+        canvas[y : y + small.shape[0], x : x + small.shape[1]] = small
+        factors.append(factor)
+    boxes, scores, points = detect(canvas)
+    place = ((boxes[:, :2] + boxes[:, 2:]) / 2 // cell).astype(int)
+    owner = place[:, 1] * 3 + place[:, 0]
+    for i, factor in enumerate(factors):
+        mine = owner == i
+        shift = np.array([i % 3 * cell, i // 3 * cell], np.float32)
+        yield (boxes[mine] - np.tile(shift, 2)) / factor, scores[mine], (points[mine] - shift) / factor
+
+
+def labelled(detect, source, paths):
+    """Each picture that decodes, and the teacher's labels for it."""
+    count = 9 if source == "portraits" else 1
+    for start in range(0, len(paths), count):
+        loaded = [(path, cv2.imread(str(path))) for path in paths[start : start + count]]
+        for path, image in loaded:
+            if image is None:
+                print(f"left out, does not decode: {path}", file=sys.stderr)
+        loaded = [(path, image) for path, image in loaded if image is not None]
+        if source == "portraits":
+            labels = portrait_labels(detect, [image for _, image in loaded])
+        else:
+            labels = (teacher_labels(detect, image) for _, image in loaded)
+        yield from zip(loaded, labels, strict=True)
 
 
 def read_wider(path):
@@ -117,7 +156,7 @@ def annotate(truth, people, labels):
 def main():
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", choices=["wider", "masked", "pseudo"])
+    parser.add_argument("source", choices=["wider", "masked", "pseudo", "portraits"])
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -136,44 +175,45 @@ def main():
     if options.source == "wider":  # a flat folder of WIDER pictures: the event follows from the official text
         events = {key.split("/")[1]: key for key in truths}
 
-    images, annotations, seen = [], [], set()
+    images, annotations = [], []
+    wanted = {}
     for folder in options.images:
         for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)[: options.take]:
             key = path.relative_to(folder).with_suffix("").as_posix()
             key = events.get(path.stem, key)
             lookup = f"images/{path.stem}" if options.source == "masked" else key
-            if key in seen or (truths is not None and lookup not in truths):
-                continue
-            image = cv2.imread(str(path))
-            if image is None:
-                print(f"left out, does not decode: {path}", file=sys.stderr)
-                continue
-            seen.add(key)
-            number = len(images)
-            images.append(
-                {
-                    "id": number,
-                    "key": key,
-                    "file_name": str(path.resolve()),
-                    "width": image.shape[1],
-                    "height": image.shape[0],
-                }
+            if truths is None or lookup in truths:
+                wanted.setdefault(key, (path, lookup))
+
+    images, annotations = [], []
+    keys = {path: (key, lookup) for key, (path, lookup) in wanted.items()}
+    for (path, image), labels in labelled(detect, options.source, list(keys)):
+        key, lookup = keys[path]
+        number = len(images)
+        images.append(
+            {
+                "id": number,
+                "key": key,
+                "file_name": str(path.resolve()),
+                "width": image.shape[1],
+                "height": image.shape[0],
+            }
+        )
+        rows = annotate(truths and truths[lookup], people.get(key), labels)
+        for box, ignored, points in rows:
+            x1, y1, x2, y2 = (round(float(v), 2) for v in box)
+            row = {"id": len(annotations), "image_id": number, "category_id": 1, "iscrowd": int(ignored)}
+            row |= {"bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)], "area": round((x2 - x1) * (y2 - y1), 2)}
+            visible = (
+                [[round(float(px), 2), round(float(py), 2), 2] for px, py in points]
+                if points is not None
+                else [[0, 0, 0]] * 5
             )
-            rows = annotate(truths and truths[lookup], people.get(key), teacher_labels(detect, image))
-            for box, ignored, points in rows:
-                x1, y1, x2, y2 = (round(float(v), 2) for v in box)
-                row = {"id": len(annotations), "image_id": number, "category_id": 1, "iscrowd": int(ignored)}
-                row |= {"bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)], "area": round((x2 - x1) * (y2 - y1), 2)}
-                visible = (
-                    [[round(float(px), 2), round(float(py), 2), 2] for px, py in points]
-                    if points is not None
-                    else [[0, 0, 0]] * 5
-                )
-                row |= {
-                    "keypoints": [value for point in visible for value in point],
-                    "num_keypoints": 0 if points is None else 5,
-                }
-                annotations.append(row)
+            row |= {
+                "keypoints": [value for point in visible for value in point],
+                "num_keypoints": 0 if points is None else 5,
+            }
+            annotations.append(row)
     names = ["left_eye", "right_eye", "nose", "mouth_left", "mouth_right"]
     category = {"id": 1, "name": "face", "keypoints": names}
     options.out.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))

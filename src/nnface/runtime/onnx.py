@@ -43,6 +43,7 @@ class OnnxRunner:
         kind, self.spec = read_header(memoryview(content), str(path))
         if kind != "onnx":
             raise ModelFileError(f"{path} is a {kind} file; ONNX Runtime needs ONNX, which nnface export writes")
+        self._outputs = _expected_outputs(self.spec)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or physical_cores()
         options.inter_op_num_threads = 1
@@ -50,13 +51,17 @@ class OnnxRunner:
         # Spinning threads burn the cores that decode the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # ONNX Runtime has no common base class below Exception
+            # Without enable_fallback=0, what fails is tried once more on the CPU, and said on stdout.
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
+            self._check_signature()
+        except ModelFileError:
+            raise
+        except (
+            Exception
+        ) as error:  # ONNX Runtime has no common base class below it; names that are no UTF-8 get here too
             raise ModelFileError(f"{path} cannot be run: {_sentence(error)}") from error
         if self._session.get_providers()[0] != _provider_name(providers[0]):
             raise DeviceError(f"{device} is not usable here: ONNX Runtime could not start it; use --device cpu")
-        self._outputs = _expected_outputs(self.spec)
-        self._check_signature()
 
     def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """See :meth:`nnface.runtime.Runner.run`.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import cv2
 
 from nnface import draw
 from nnface.commands import output
@@ -58,6 +59,8 @@ def detect(
         lines = stack.enter_context(output.json_lines(json_file or (None if terminal else "-")))
         workers = threads or physical_cores()
         one = len(sources) == 1 and sources[0].kind == "picture"
+        if not one:
+            cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
         detector = Detector(
             model, device=device, threads=workers if one else 1, size=size, min_score=min_score, tile=tile
         )

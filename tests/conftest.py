@@ -1,10 +1,15 @@
-"""What several tests need."""
+"""What several tests need, and which of the tests marked slow run."""
 
+import math
+import zlib
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SAMPLED = 4
+"""Without ``--slow all`` one in so many of the tests marked slow runs."""
 
 
 def shared(path: str) -> Path:
@@ -13,3 +18,32 @@ def shared(path: str) -> Path:
     if not file.exists():
         pytest.skip(f"needs {file}, which this machine does not have")
     return file
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow", choices=["all", "sample", "none"], default="sample", help="Which of the tests marked slow run."
+    )
+    parser.addoption(
+        "--slow-seed",
+        type=int,
+        default=date.today().toordinal(),
+        help="What the sample of slow tests is drawn with: by default the day's number, so that it moves on daily.",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    slow, seed = config.getoption("--slow"), config.getoption("--slow-seed")
+    return f"slow tests: one in {SAMPLED}, by --slow-seed={seed}" if slow == "sample" else f"slow tests: {slow}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests. A sample is a pure function of the seed and of the slow tests that were collected."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    seed = config.getoption("--slow-seed")
+    shuffled = sorted(slow, key=lambda item: zlib.crc32(f"{seed} {item.nodeid}".encode()))
+    share = {"all": 1.0, "sample": 1 / SAMPLED, "none": 0.0}[config.getoption("--slow")]
+    left_out = set(shuffled[math.ceil(len(slow) * share) :])
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]

@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 ## Find the faces on the photographs in examples/ (installs the small package, without torch).
 demo: .venv/.small
 	$(BIN)/nnface detect examples/*.jpg --draw demo --force
-	@echo "Annotated pictures:" && ls demo/*.faces.jpg
+	@echo "The annotated pictures are in demo/"
 
 ## All quick tests and a sample of the long ones. PYTEST="-k zoo" narrows them.
 test: .venv/.full

@@ -10,14 +10,11 @@ from torch import nn
 from nnface.errors import DeviceError, UsageError
 from nnface.geometry.anchors import grid
 from nnface.models.create import ARCHITECTURES, create, default_spec
-from nnface.models.layers import DetectionNetwork
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import parse
 
 
 def anchor_count(network, height, width):
-    if not isinstance(network, DetectionNetwork):
-        return len(grid(height, width, (8, 16, 32)))
     detection = network.default_detection
     return len(grid(height, width, detection.strides, detection.anchor_sizes, detection.clip_anchors))
 
@@ -42,8 +39,7 @@ def test_every_network(architecture):
         if "landmarks" in outputs:
             assert outputs["landmarks"].shape == (2, anchors, 10)
         assert all(values.isfinite().all() and values.dtype == torch.float32 for values in outputs.values())
-        if isinstance(network, DetectionNetwork):
-            assert network.default_detection.landmarks == ("landmarks" in outputs)
+        assert network.default_detection.landmarks == ("landmarks" in outputs)
 
 
 SLOW = {"retinaface-resnet101", "retinaface-resnet152"}
@@ -63,7 +59,7 @@ def test_every_parameter_learns(architecture):
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "anchorfree"])
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_every_default_spec_survives_json(architecture):
     spec = default_spec(architecture, licence="Apache-2.0")
     assert parse(spec.to_json(), "test") == spec
@@ -144,7 +140,7 @@ def test_a_device_that_is_not_there(device):
 
 
 def test_defaults_of_the_published_families():
-    specs = {name: default_spec(name) for name in ARCHITECTURES if name != "anchorfree"}
+    specs = {name: default_spec(name) for name in ARCHITECTURES}
     ultralight = specs["ultralight-rfb"]
     assert ultralight.detection.clip_anchors
     assert (ultralight.input.fit, ultralight.input.color, ultralight.input.std) == ("stretch", "rgb", (128.0,) * 3)

@@ -18,7 +18,7 @@ from nnface.models import resnet
 from nnface.models.layers import DetectionNetwork, conv_norm, head_per_level, upsample_like
 from nnface.spec import DetectionSpec, InputSpec
 
-INPUT = InputSpec(size=640, color="rgb")
+INPUT = InputSpec(size=640, multiple=1, color="rgb")
 
 DETECTION = DetectionSpec(
     coding="ssd",

@@ -40,7 +40,7 @@ DETECTION = DetectionSpec(
     nms_iou=0.3,
 )
 
-LANDMARK_INPUT = InputSpec(size=640, color="bgr", mean=(104.0, 117.0, 123.0))
+LANDMARK_INPUT = InputSpec(size=640, multiple=1, color="bgr", mean=(104.0, 117.0, 123.0))
 LANDMARK_DETECTION = replace(DETECTION, clip_anchors=False, landmarks=True, min_score=0.5, nms_iou=0.4)
 
 ANCHORS = tuple(len(level) for level in DETECTION.anchor_sizes)

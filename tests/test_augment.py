@@ -1,0 +1,155 @@
+"""Boxes and points must sit on the same pixels after every augmentation: drawn rectangles are found again."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnface.training.augment import detection as augment
+from nnface.training.augment.detection import CropPolicy, Labelled, Window
+
+COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
+
+
+def picture(width=300, height=200):
+    """Three plain rectangles on black, each with its five points, the first of them ignored."""
+    image = np.zeros((height, width, 3), np.uint8)
+    boxes = np.array([(20, 30, 70, 90), (120, 50, 180, 130), (210, 100, 290, 190)], np.float32)
+    for (x1, y1, x2, y2), colour in zip(boxes.astype(int), COLOURS, strict=True):
+        image[y1:y2, x1:x2] = colour
+    size = (boxes[:, 2:] - boxes[:, :2])[:, None]
+    shares = np.array([(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)])
+    landmarks = (boxes[:, None, :2] + size * shares).astype(np.float32)
+    ignored = np.array([True, False, False])
+    return Labelled(image=image, boxes=boxes, landmarks=landmarks, ignored=ignored, names=("a",))
+
+
+def extent(image, colour):
+    """The rectangle x1 y1 x2 y2 of the pixels that are nearer to the colour than to black."""
+    channel = int(np.argmax(colour))
+    rows, columns = np.nonzero((image[..., channel] > 127) & (image.sum(-1) < 500))
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) if len(rows) else None
+
+
+def check(result, tolerance, limit):
+    """Every labelled box lies on the pixels of its colour."""
+    assert len(result.boxes) == len(result.landmarks) == len(result.ignored)
+    for box, points in zip(result.boxes, result.landmarks, strict=True):
+        if (box[2:] - box[:2]).min() < limit:
+            continue
+        x, y = ((box[:2] + box[2:]) / 2).astype(int)
+        colour = result.image[y, x]
+        found = extent(result.image, COLOURS[int(np.argmax(colour))])
+        assert found is not None
+        assert np.abs(found - box).max() <= tolerance, (found, box)
+        assert points[0, 0] < points[1, 0]  # the picture's left first, after a flip too
+        assert points[0, 1] < points[3, 1]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    x=st.integers(-150, 250),
+    y=st.integers(-150, 150),
+    width=st.integers(40, 500),
+    height=st.integers(40, 500),
+    target=st.sampled_from([64, 97, 160, 320]),
+    flipped=st.booleans(),
+)
+def test_a_cut_moves_labels_with_pixels(x, y, width, height, target, flipped):
+    window = Window(x=x, y=y, width=width, height=height)
+    result = augment.cut(picture(), window, target, target, 0, cv2.INTER_AREA)
+    assert result.image.shape == (target, target, 3)
+    assert (result.boxes >= 0).all()
+    assert (result.boxes <= target).all()
+    # Half a pixel of the target, plus half a source pixel where the cut enlarges.
+    tolerance = 0.75 + 0.5 * max(target / width, target / height)
+    check(augment.flip(result) if flipped else result, tolerance, 6)
+
+
+def test_faces_cut_by_the_border_become_ignore_regions():
+    result = augment.cut(picture(), Window(x=155, y=0, width=145, height=200), 145, 200, 0, cv2.INTER_AREA)
+    np.testing.assert_allclose(result.boxes, [(0, 50, 25, 130), (55, 100, 135, 190)], atol=1e-3)
+    assert result.ignored.tolist() == [True, False]
+    assert result.names == ("a",)
+
+
+def test_flipping_twice_is_the_identity():
+    source = picture()
+    again = augment.flip(augment.flip(source))
+    np.testing.assert_array_equal(again.image, source.image)
+    np.testing.assert_allclose(again.boxes, source.boxes)
+    np.testing.assert_allclose(again.landmarks, source.landmarks)
+
+
+def test_a_flip_swaps_eyes_and_corners_of_the_mouth():
+    source = picture()
+    result = augment.flip(source)
+    np.testing.assert_allclose(result.landmarks[:, 0, 0], 300 - source.landmarks[:, 1, 0])
+    np.testing.assert_allclose(result.landmarks[:, 2, 0], 300 - source.landmarks[:, 2, 0])
+    np.testing.assert_allclose(result.landmarks[:, 4, 0], 300 - source.landmarks[:, 3, 0])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_crops_and_mosaics_keep_labels_on_their_pixels(seed):
+    rng = np.random.default_rng(seed)
+    policy = CropPolicy(face_min=20, face_max=120)
+    single = augment.random_crop(lambda _: picture(), 320, 320, rng, policy)
+    joined = augment.mosaic(lambda _: picture(), 320, rng, policy)
+    sheet = augment.sheet(lambda _: picture(), 320, rng, 20, 60)
+    for result in (single, joined, sheet):
+        assert result.image.shape == (320, 320, 3)
+        for box in result.boxes:
+            x, y = np.clip((box[:2] + box[2:]) / 2, 0, 319).astype(int)
+            if (box[2:] - box[:2]).min() >= 6:
+                assert result.image[y, x].max() > 100, box  # the middle of a box lies on a rectangle
+
+
+def test_a_sample_is_a_function_of_its_random_numbers():
+    results = [
+        augment.mosaic(lambda _: picture(), 160, np.random.default_rng([1, 2, 3]), CropPolicy()) for _ in range(2)
+    ]
+    np.testing.assert_array_equal(results[0].image, results[1].image)
+    np.testing.assert_array_equal(results[0].boxes, results[1].boxes)
+
+
+def test_small_faces_become_ignore_regions():
+    assert augment.ignore_small(picture(), 60).ignored.tolist() == [True, False, False]
+    assert augment.ignore_small(picture(), 1000).ignored.all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_photometric_changes_only_values(seed):
+    image = picture().image
+    before = image.copy()
+    result = augment.photometric(image, np.random.default_rng(seed))
+    assert result.shape == image.shape
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(image, before)
+
+
+def test_occlusion_leaves_labels_and_source_alone():
+    source = picture()
+    before = source.image.copy()
+    result = augment.occlude(source, np.random.default_rng(0), 1.0)
+    np.testing.assert_array_equal(source.image, before)
+    np.testing.assert_array_equal(result.boxes, source.boxes)
+    assert (result.image[50:130, 120:180] != before[50:130, 120:180]).any()
+    np.testing.assert_array_equal(result.image[30:90, 20:70], before[30:90, 20:70])  # an ignored face
+
+
+def test_a_picture_without_faces():
+    empty = Labelled(
+        image=np.zeros((50, 80, 3), np.uint8),
+        boxes=np.zeros((0, 4), np.float32),
+        landmarks=np.zeros((0, 5, 2), np.float32),
+        ignored=np.zeros(0, bool),
+    )
+    rng = np.random.default_rng(0)
+    for result in (
+        augment.mosaic(lambda _: empty, 96, rng, CropPolicy()),
+        augment.random_crop(lambda _: empty, 96, 96, rng, CropPolicy()),
+        augment.sheet(lambda _: empty, 96, rng, 10, 30),
+    ):
+        assert result.boxes.shape == (0, 4)
+        assert result.landmarks.shape == (0, 5, 2)

@@ -1,0 +1,295 @@
+"""The loop on generated data, as real processes: killed, interrupted, two at once."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from generated import widerface as make_widerface
+from nnface import Detector
+from nnface.errors import RecipeError, TrainingError
+from nnface.models import file as model_file
+from nnface.runtime.torch import TorchRunner
+from nnface.training import loop, recipe
+from nnface.training.start import start
+
+SMALL = """
+name = "small"
+seed = 3
+size = 128
+licence = "none: generated data"
+[model]
+architecture = "anchorfree"
+settings = { stem = 8, widths = [8, 8, 16, 16], neck = 16, head_depth = 1 }
+[optimizer]
+lr = 2e-3
+lr_batch = 4
+[loop]
+steps = 24
+batch = 4
+ema = 0.9
+log_every = 1
+save_every = 4
+evaluate_every = 12
+[crops]
+size = 64
+mosaic = 0.3
+occlude = 0.2
+[evaluation]
+sizes = [128]
+best = 128
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_widerface(tmp_path_factory.mktemp("widerface"))
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def command(small, data, out, *more):
+    source = ["--data", f"widerface:{data}", "--out", str(out)]
+    return [sys.executable, "-m", "nnface", "train", str(small), *source, "--threads", "1", *more]
+
+
+def run(small, data, out, *more):
+    return subprocess.run(command(small, data, out, *more), capture_output=True, text=True)
+
+
+def begin(small, data, out, *more):
+    return subprocess.Popen(command(small, data, out, *more), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process, words):
+    """Read the process's progress until a line has the words."""
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"the training ended before it said {words!r}")
+
+
+def same(a, b):
+    first, second = load_file(a), load_file(b)
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_short_training_learns_and_its_model_detects(small, data, tmp_path):
+    out = tmp_path / "run"
+    plain = ["crops.mosaic=0", "crops.occlude=0", "crops.photometric=false", "optimizer.lr=0.01"]
+    longer = ["loop.steps=100", "loop.evaluate_every=100", "loop.save_every=100"]
+    best = start(str(small), [f"widerface:{data}"], out, overrides=[*plain, *longer])
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    boxes = [row["box"] for row in rows if "box" in row]
+    assert len(boxes) == 100
+    assert sum(boxes[-25:]) < 0.9 * sum(boxes[:25])
+    assert "hard@128" in rows[-1]
+    module, spec = model_file.load(best)
+    assert spec.provenance["recipe"] == "small"
+    assert spec.input.size == 128
+    detector = Detector(TorchRunner(module, spec), min_score=0.0)
+    picture = next((data / "WIDER_train").rglob("*.jpg"))
+    assert len(detector(picture)) > 0
+    assert (out / "recipe.toml").exists()
+    assert json.loads((out / "about.json").read_text())["torch"] == torch.__version__
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    (folder / "small.toml").write_text(SMALL)
+    done = run(folder / "small.toml", data, folder / "run")
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "run" / "best.safetensors") in done.stdout
+    return folder / "run"
+
+
+@pytest.mark.parametrize("step", [3, 13, pytest.param(23, marks=pytest.mark.slow)])
+def test_killed_and_resumed_equals_unbroken(small, data, tmp_path, unbroken, step):
+    out = tmp_path / "run"
+    process = begin(small, data, out)
+    wait_for(process, f"step {step}/")
+    process.kill()
+    process.wait()
+    done = run(small, data, out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert same(out / "last.safetensors", unbroken / "last.safetensors")
+    assert same(out / "best.safetensors", unbroken / "best.safetensors")
+    rows = [[json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (out, unbroken)]
+    for a, b in zip(*rows, strict=True):
+        del_speed = [{k: v for k, v in row.items() if k != "pictures_per_second"} for row in (a, b)]
+        assert del_speed[0] == del_speed[1]
+
+
+def test_interrupted_saves_its_state_and_says_130(small, data, tmp_path, unbroken):
+    out = tmp_path / "run"
+    process = begin(small, data, out)
+    wait_for(process, "step 6/")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert (out / "state.pt").exists()
+    assert not list(out.glob(".*part*"))
+    assert run(small, data, out, "--resume").returncode == 0
+    assert same(out / "last.safetensors", unbroken / "last.safetensors")
+
+
+def test_loader_processes_change_nothing(small, data, tmp_path, unbroken):
+    done = run(small, data, tmp_path / "run", "--set", "loop.workers=2")
+    assert done.returncode == 0, done.stderr
+    assert same(tmp_path / "run" / "last.safetensors", unbroken / "last.safetensors")
+
+
+SGD = ["optimizer.name=sgd", "optimizer.lr=0.01", "loop.ema=0", "loop.steps=3", "loop.batch=8"]
+"""Plain steps, so that gradients show in the weights."""
+
+
+def two_processes(small, data, out, *overrides):
+    sets = [word for override in overrides for word in ("--set", override)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = [*launcher, *command(small, data, out, *sets)[2:]]
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+
+
+def test_two_processes_equal_one_with_frozen_batch_norm(small, data, tmp_path):
+    plan = [*SGD, "loop.freeze_batch_norm=true"]
+    done = two_processes(small, data, tmp_path / "two", *plan)
+    assert done.returncode == 0, done.stderr
+    start(str(small), [f"widerface:{data}"], tmp_path / "one", overrides=plan, threads=1)
+    first, second = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6 * float(value.abs().max() + 1))
+
+
+def test_two_processes_equal_two_accumulated_halves(small, data, tmp_path):
+    plan = [*SGD, "loop.steps=1"]
+    done = two_processes(small, data, tmp_path / "two", *plan)
+    assert done.returncode == 0, done.stderr
+    start(str(small), [f"widerface:{data}"], tmp_path / "one", overrides=[*plan, "loop.accumulate=2"], threads=1)
+    first, second = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    for name, value in first.items():
+        if "running" not in name and "tracked" not in name:  # each process keeps its own statistics
+            torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6 * float(value.abs().max() + 1))
+
+
+def test_a_loss_that_is_not_finite_names_the_pictures(small, data, tmp_path):
+    done = run(small, data, tmp_path / "run", "--set", "optimizer.lr=1e30")
+    assert done.returncode == 2
+    assert re.search(r"not finite at step \d+ .*0--Parade/picture_\d", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr
+
+
+def test_bfloat16_and_tensorboard_words(small, data, tmp_path):
+    best = start(
+        str(small),
+        [f"widerface:{data}"],
+        tmp_path / "run",
+        overrides=["loop.precision=bfloat16", "loop.steps=2", "loop.evaluate_every=2"],
+    )
+    weights = load_file(best)
+    assert all(torch.isfinite(value).all() for value in weights.values() if value.is_floating_point())
+
+
+def test_a_run_folder_is_not_reused_by_accident(small, data, tmp_path):
+    out = tmp_path / "run"
+    source = [f"widerface:{data}"]
+    with pytest.raises(TrainingError, match="no run to resume"):
+        start(str(small), source, out, resume=True)
+    start(str(small), source, out, overrides=["loop.steps=1"])
+    with pytest.raises(TrainingError, match="holds a run already"):
+        start(str(small), source, out)
+    with pytest.raises(TrainingError, match="begun with another recipe"):
+        start(str(small), source, out, resume=True, overrides=["loop.steps=2"])
+    other = make_widerface(tmp_path / "other", seed=9)
+    with pytest.raises(TrainingError, match="begun with other data"):
+        start(str(small), [f"widerface:{other}"], out, resume=True, overrides=["loop.steps=1"])
+    (out / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
+        start(str(small), source, out, resume=True, overrides=["loop.steps=1"])
+
+
+def test_init_starts_from_a_model_file(small, data, tmp_path):
+    source = [f"widerface:{data}"]
+    first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=2"])
+    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
+    start(str(small), source, tmp_path / "b", init=first, overrides=still)
+    begun, ended = load_file(first), load_file(tmp_path / "b" / "last.safetensors")
+    for name, value in begun.items():
+        torch.testing.assert_close(ended[name], value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimiser.lr=1", "optimiser is not a key of the recipe; did you mean 'optimizer'"),
+        ("optimizer.learning=1", "optimizer.learning is not a key"),
+        ("optimizer.lr=-1", "greater than 0"),
+        ("optimizer.lr", "--set takes KEY=VALUE"),
+        ("loop.batch=many", "valid integer"),
+        ("name.x=1", "name is a value"),
+        ("crops.size=100", "multiple of 32"),
+    ],
+)
+def test_recipes_are_strict(override, words):
+    with pytest.raises(RecipeError, match=words):
+        recipe.parse(SMALL, "small.toml", [override])
+
+
+def test_every_shipped_recipe_loads_and_survives_being_written():
+    for name in recipe.shipped():
+        plan = recipe.load(name)
+        assert plan.name == name
+        assert plan.about
+        assert recipe.parse(recipe.dump(plan), name) == plan
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="did you mean 'retinaface-mobilenet025'"):
+        recipe.load("retinaface-mobilenet25")
+
+
+def test_the_rate_moves_with_the_batch():
+    part = recipe.Optimizer(lr=0.01, lr_batch=32)
+    assert loop.scaled_rate(part, 64) == pytest.approx(0.02)
+    assert loop.scaled_rate(part.model_copy(update={"lr_rule": "sqrt"}), 128) == pytest.approx(0.02)
+    assert loop.scaled_rate(part.model_copy(update={"lr_rule": "none"}), 128) == pytest.approx(0.01)
+
+
+def test_schedules():
+    cosine = recipe.Schedule(warmup=10, final=0.1)
+    assert loop.schedule(cosine, 0, 110) == pytest.approx(0.1)
+    assert loop.schedule(cosine, 10, 110) == pytest.approx(1)
+    assert loop.schedule(cosine, 60, 110) == pytest.approx(0.55)
+    assert loop.schedule(cosine, 110, 110) == pytest.approx(0.1)
+    steps = recipe.Schedule(shape="steps", milestones=[0.5, 0.8], gamma=0.1)
+    assert [loop.schedule(steps, s, 100) for s in (49, 50, 80)] == pytest.approx([1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("architecture", ["ultralight-rfb", "retinaface-mobilenet025", "ultralight-slim-landmarks"])
+def test_the_published_recipes_train(data, tmp_path, architecture):
+    short = ["loop.steps=2", "loop.batch=2", "loop.workers=0", "loop.evaluate_every=2", "crops.size=96", "size=96"]
+    evaluation = ["evaluation.sizes=[96]", "evaluation.best=96"]
+    best = start(architecture, [f"widerface:{data}"], tmp_path / "run", overrides=[*short, *evaluation])
+    assert model_file.load(best)[1].architecture == architecture
+
+
+def test_data_words(small, data, tmp_path):
+    done = run(small, data, tmp_path / "run", "--data", "voc:somewhere")
+    assert done.returncode == 2
+    assert "--data takes widerface:DIR or coco:FILE" in done.stderr
+    assert not Path(tmp_path / "run").exists()

@@ -255,6 +255,8 @@ def _to_bgr(image: NDArray[Any]) -> Pixels:
         return _pixels(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     if image.shape[2] == 3:
         return _pixels(image)
+    if image[:, :, 3].min() == 255:  # most pictures with an alpha channel make no use of it
+        return _pixels(cv2.cvtColor(image, cv2.COLOR_BGRA2BGR))
     result = np.empty((*image.shape[:2], 3), np.uint8)
     for row, target in zip(image, result, strict=True):  # row by row, so that the wide integers take no memory
         alpha = row[:, 3:].astype(np.uint32)

@@ -68,7 +68,7 @@ class DetectionSpec:
     anchor_sizes: tuple[tuple[float, ...], ...] = ()
     """Sides of the square anchors in pixels, a tuple for each stride; empty for ``distance``: one point a cell."""
     clip_anchors: bool = False
-    """Anchors are clamped to the input (Ultra-Light)."""
+    """Ultra-Light's layout: the cells of a level share the input evenly, and no anchor is larger than the input."""
     clip_boxes: bool = False
     """Boxes and points are clamped to the input (supernotman)."""
     variances: tuple[float, float] = (0.1, 0.2)

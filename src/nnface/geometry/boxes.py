@@ -64,7 +64,7 @@ def encode_points(points: Floats, anchors: Floats, variances: tuple[float, float
 
 def decode_points(deltas: Floats, anchors: Floats, variances: tuple[float, float] = (0.1, 0.2)) -> Floats:
     """The points (..., P, 2) of ``ssd``-coded ``deltas`` (..., 2 P); always finite."""
-    pairs = _bounded(deltas).reshape(*deltas.shape[:-1], -1, 2)
+    pairs = _bounded(deltas).reshape(*deltas.shape[:-1], deltas.shape[-1] // 2, 2)
     return anchors[..., None, :2] + pairs * np.float32(variances[0]) * anchors[..., None, 2:]
 
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Put a trained detector into the package: threshold, figures, provenance, ONNX, index.
+
+    tools/ship_detector.py NAME RUN/best.safetensors --chosen wider.json
+
+NAME is the zoo's name (``default``, ``fast``). ``--chosen`` is the COCO file of WIDER FACE train whose fixed tenth was
+kept for choosing: the recommended score is the one with the highest F1 there, over faces higher than 30 pixels, at the
+model's own size. Hold-out figures are taken from results/widerface-holdout.json, if they are there for NAME; measure
+with benchmarks/peers.py after the first call, then call again. The card (zoo/weights/NAME.md) is written by hand, its
+tables by benchmarks/tables.py.
+"""
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nnface import Detector
+from nnface.datasets.interchange import coco
+from nnface.datasets.samples import split
+from nnface.export.onnx import export
+from nnface.metrics import wider
+from nnface.models import file as model_file
+from nnface.runtime.torch import TorchRunner
+from nnface.training import recipe
+from nnface.zoo import index
+from nnface.zoo.registry import WEIGHTS
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "widerface-holdout.json"
+COMMAND = "python benchmarks/peers.py --list holdout.txt --model default:vga --model fast:320"
+
+
+def best_threshold(detector, samples):
+    """The score of the highest F1 over faces higher than 30 pixels, with its precision and recall."""
+    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+    found = {s.key: faces for s, faces in zip(samples, detector.batch([s.path for s in samples]), strict=True)}
+    rows = []
+    for score in np.arange(0.15, 0.85, 0.01):
+        cut = {key: (f.boxes[f.scores >= score], f.scores[f.scores >= score]) for key, f in found.items()}
+        tall = {key: (b, s) for key, (b, s) in ((k, _tall(*v)) for k, v in cut.items())}
+        matches = wider.match(list(tall.values()), [truth.boxes[key] for key in tall])
+        curve = wider.curve(matches, [truth.counted["medium"][key] for key in tall])
+        hits, counted = int(curve.found[-1]), int(curve.counted[-1])
+        rows.append(
+            (
+                2 * hits / max(counted + curve.faces, 1),
+                round(float(score), 2),
+                hits / max(counted, 1),
+                hits / curve.faces,
+            )
+        )
+    return max(rows)
+
+
+def _tall(boxes, scores):
+    keep = boxes[:, 3] - boxes[:, 1] > 24
+    return boxes[keep], scores[keep]
+
+
+def main():
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--chosen", type=Path, required=True)
+    options = parser.parse_args()
+    module, spec = model_file.load(options.model)
+    plan = recipe.load(f"detector-{options.name}")
+    assert spec.detection is not None
+    samples = split(coco.read(options.chosen))[1]
+    f1, score, precision, recall = best_threshold(Detector(TorchRunner(module, spec), min_score=0.05), samples)
+    print(
+        f"threshold {score:.2f}: F1 {f1:.3f}, precision {precision:.3f}, recall {recall:.3f} on {len(samples)} pictures"
+    )
+    figures = {f"widerface/tenth/{name}": value for name, value in spec.figures.items() if "@" in name}
+    if RESULTS.is_file():
+        for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
+            if row["detector"] == options.name:
+                for setting in ("easy", "medium", "hard"):
+                    figures[f"widerface/holdout/{row['protocol']}/{setting}"] = row[setting] / 100
+    spec = replace(
+        spec,
+        detection=replace(spec.detection, min_score=score),
+        figures=figures,
+        licence=plan.licence,
+        provenance={"recipe": plan.name, **plan.provenance, "command": COMMAND},
+    )
+    WEIGHTS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.safetensors"
+        model_file.save(ready, module, spec)
+        export(ready, WEIGHTS / f"{options.name}.onnx")
+    index.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/*.md from the files of results/.
+"""Write the tables of README.md, docs/*.md and the model cards from the files of results/.
 
     python benchmarks/tables.py            # rewrites what stands between the markers
     python benchmarks/tables.py --check    # exit 1 where a table differs from its data
@@ -51,17 +51,30 @@ class Source:
     file: str
     columns: dict[str, Cell]
     order: Callable[[dict[str, Any]], Any] | None = None
+    only: str | None = None
+    """Only the rows of this detector."""
 
+
+FIGURES: dict[str, Cell] = {
+    "protocol": text("protocol"),
+    "easy": figure("easy"),
+    "medium": figure("medium"),
+    "hard": figure("hard"),
+}
+HEIGHTS: dict[str, Cell] = {
+    name: height(name) for name in ("under 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")
+}
 
 TABLES = {
+    **{
+        f"card-{name}": Source("widerface-holdout.json", {**FIGURES, **HEIGHTS}, only=name)
+        for name in ("default", "fast")
+    },
     "widerface-holdout": Source(
         "widerface-holdout.json",
         {
             "detector": text("detector"),
-            "protocol": text("protocol"),
-            "easy": figure("easy"),
-            "medium": figure("medium"),
-            "hard": figure("hard"),
+            **FIGURES,
             "CPU ms a picture": text("cpu_ms"),
         },
         order=lambda row: -row["hard"],
@@ -71,7 +84,7 @@ TABLES = {
         {
             "detector": text("detector"),
             "protocol": text("protocol"),
-            **{name: height(name) for name in ("under 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")},
+            **HEIGHTS,
         },
         order=lambda row: -row["hard"],
     ),
@@ -82,6 +95,8 @@ def render(name: str, results: Path) -> str:
     """A table in Markdown."""
     source = TABLES[name]
     rows = json.loads((results / source.file).read_text("utf-8"))["rows"]
+    if source.only is not None:
+        rows = [row for row in rows if row["detector"] == source.only]
     if source.order is not None:
         rows = sorted(rows, key=source.order)
     cells = [[cell(row) for cell in source.columns.values()] for row in rows]
@@ -98,7 +113,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 where a table is stale")
     options = parser.parse_args()
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    cards = sorted((ROOT / "src" / "nnface" / "zoo" / "weights").glob("*.md"))
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *cards]:
         old = path.read_text("utf-8")
         new = fill(old, ROOT / "results")
         if new != old:

@@ -61,8 +61,8 @@ def operators(path):
 def expected(module, images):
     with torch.inference_mode():
         outputs = module(torch.from_numpy(images))
-        scores = module.scores(outputs.pop("logits"))
-    return {"scores": scores.numpy(), **{name: tensor.numpy() for name, tensor in outputs.items()}}
+        scores = {"scores": module.scores(outputs.pop("logits")).numpy()} if "logits" in outputs else {}
+    return {**scores, **{name: tensor.numpy() for name, tensor in outputs.items()}}
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_every_network_exports_and_computes_the_same(tmp_path, saved, architectu
         images = np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
         theirs = expected(module, images)
         ours = dict(zip((o.name for o in session.get_outputs()), session.run(None, {"input": images}), strict=True))
-        assert list(ours) == ["scores", "boxes", "landmarks"][: 3 if spec.detection.landmarks else 2]
+        assert list(ours) == list(theirs)
         for name, array in ours.items():
             assert array.shape == theirs[name].shape and array.dtype == np.float32
             scale = 1 if name == "scores" else max(1, np.abs(theirs[name]).max())
             assert np.abs(array - theirs[name]).max() < (1e-4 if name == "scores" else 1e-3) * scale
     counts = operators(out)
-    assert counts["Conv"] > 20
+    assert counts["Conv"] > 12
     assert not {"BatchNormalization", "Constant", "Identity", "Dropout"} & set(counts)
     # What shapes remain belongs to the upsampling: a level's own output has a plain shape.
     assert counts["Shape"] <= 3 * counts["Resize"]

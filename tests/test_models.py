@@ -13,14 +13,17 @@ from nnface.models.create import ARCHITECTURES, create, default_spec
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import parse
 
+CLASSIFIERS = [name for name in ARCHITECTURES if name.startswith("classifier-")]
+DETECTORS = [name for name in ARCHITECTURES if name not in CLASSIFIERS]
+
 
 def anchor_count(network, height, width):
     detection = network.default_detection
     return len(grid(height, width, detection.strides, detection.anchor_sizes, detection.clip_anchors))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_network(architecture):
+@pytest.mark.parametrize("architecture", DETECTORS)
+def test_every_detector(architecture):
     torch.manual_seed(0)
     network = create(architecture)
     assert network.training
@@ -40,6 +43,24 @@ def test_every_network(architecture):
             assert outputs["landmarks"].shape == (2, anchors, 10)
         assert all(values.isfinite().all() and values.dtype == torch.float32 for values in outputs.values())
         assert network.default_detection.landmarks == ("landmarks" in outputs)
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+def test_every_classifier(architecture):
+    torch.manual_seed(0)
+    for races in (7, 4):
+        network = create(architecture, {"races": races}).eval()
+        for height, width in [(64, 96), (33, 47)]:
+            with torch.no_grad():
+                outputs = network(torch.randn(2, 3, height, width))
+            assert {k: tuple(v.shape) for k, v in outputs.items()} == {
+                "race": (2, races),
+                "gender": (2, 2),
+                "age": (2, 9),
+            }
+            assert all(values.isfinite().all() and values.dtype == torch.float32 for values in outputs.values())
+    with pytest.raises(ValueError, match="7 races, or 4"):
+        create(architecture, {"races": 5})
 
 
 SLOW = {"retinaface-resnet101", "retinaface-resnet152"}
@@ -63,7 +84,8 @@ def test_every_parameter_learns(architecture):
 def test_every_default_spec_survives_json(architecture):
     spec = default_spec(architecture, licence="Apache-2.0")
     assert parse(spec.to_json(), "test") == spec
-    assert (spec.task, spec.architecture, spec.licence) == ("detect", architecture, "Apache-2.0")
+    task = "classify" if architecture in CLASSIFIERS else "detect"
+    assert (spec.task, spec.architecture, spec.licence) == (task, architecture, "Apache-2.0")
 
 
 @pytest.mark.parametrize("architecture", ["ultralight-rfb-landmarks", "retinaface-mobilenet025"])

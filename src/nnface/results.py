@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -124,6 +124,10 @@ class Faces(Sequence[Face]):
 
     def __iter__(self) -> Iterator[Face]:
         return (self[i] for i in range(len(self)))
+
+    def with_attributes(self, attributes: Sequence[Mapping[str, Attribute]]) -> "Faces":
+        """The same faces with attributes, a mapping for each face."""
+        return replace(self, attributes=list(attributes))
 
     def to_dict(self) -> dict[str, Any]:
         """``{"width", "height", "faces": [...]}`` with JSON values, as in the command line's JSON Lines."""

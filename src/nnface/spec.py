@@ -25,6 +25,16 @@ Color = Literal["bgr", "rgb"]
 Fit = Literal["letterbox", "stretch"]
 Coding = Literal["ssd", "distance"]
 
+FAIRFACE_HEADS: Mapping[str, tuple[str, ...]] = {
+    "race": ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"),
+    "gender": ("Male", "Female"),
+    "age": ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"),
+}
+"""FairFace's labels in its own words, in the order in which its published networks put them out."""
+
+FAIRFACE_HEADS_4 = {**FAIRFACE_HEADS, "race": ("White", "Black", "Asian", "Indian")}
+"""The same with the four races of FairFace's second network."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
@@ -212,9 +222,12 @@ class _Reader:
     def detection(self, data: Any) -> DetectionSpec:
         fields = self.known(self.as_object(data, "detection"), DetectionSpec, "detection.")
         coding: Coding = self.choice(fields, "coding", get_args(Coding))
-        strides = tuple(self.integer(s, "detection.strides", 1, 1024) for s in self.list(fields.get("strides"), "strides"))
+        strides = tuple(
+            self.integer(s, "detection.strides", 1, 1024) for s in self.list(fields.get("strides"), "strides")
+        )
         sizes = tuple(
-            self.numbers(level, "detection.anchor_sizes") for level in self.list(fields.get("anchor_sizes", []), "anchor_sizes")
+            self.numbers(level, "detection.anchor_sizes")
+            for level in self.list(fields.get("anchor_sizes", []), "anchor_sizes")
         )
         if not strides or len(strides) > 16:
             raise self.error("detection.strides", "must name one to sixteen levels")

@@ -1,9 +1,10 @@
-"""The plain sample that every detection data set yields, and how a set is split for choosing."""
+"""The plain samples that the data sets yield, and how a set is split for choosing."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,25 @@ class DetectionSample:
     """(n,): regions that count neither as a face nor as background (invalid, unlabelled, too doubtful)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeSample:
+    """A face chip, or a picture of one face, and what people perceived in it."""
+
+    key: str
+    """The picture's name inside its data set, without a suffix; it decides the split for choosing."""
+    path: Path
+    labels: Mapping[str, int]
+    """For each head the number of its label; -1 where there is none."""
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Sample = TypeVar("Sample", bound=_Keyed)
+
+
 def is_chosen(key: str, parts: int = 10) -> bool:
     """Whether a picture belongs to the fixed tenth of train that is kept for choosing, never trained on.
 
@@ -37,6 +57,6 @@ def empty_landmarks(count: int) -> NDArray[np.float32]:
     return np.full((count, 5, 2), np.nan, np.float32)
 
 
-def split(samples: Sequence[DetectionSample]) -> tuple[list[DetectionSample], list[DetectionSample]]:
+def split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """The pictures to train on, and the tenth that is kept for choosing."""
     return [s for s in samples if not is_chosen(s.key)], [s for s in samples if is_chosen(s.key)]

@@ -26,24 +26,25 @@ VALUE_TOLERANCE = 1e-3
 
 
 def export(model: str | Path, out: str | Path) -> Spec:
-    """Write a detector's model file as ONNX; ``out`` is replaced atomically, and only by what computes as torch does.
+    """Write a model file as ONNX; ``out`` is replaced atomically, and only by what computes as torch does.
 
     The input is ``input`` (batch, 3, height, width), float32, normalised as the Spec says; height and width are free
     unless the Spec fixes them. The outputs are ``scores`` (batch, anchors), ``boxes`` (batch, anchors, 4) and, if the
-    network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines them. The Spec
-    is in the metadata under the key ``nnface``.
+    network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines them; of a
+    classifier the logits of each head (batch, labels), by its name. The Spec is in the metadata under the key
+    ``nnface``.
 
     Raises:
         ModelFileError: ``model`` is no model file of ours.
-        UsageError: it is no detector, or ``out`` is the model file itself.
+        UsageError: it neither detects nor classifies, or ``out`` is the model file itself.
         NnfaceError: ``out`` cannot be written, or the exported network computes something else than torch.
     """
     module, spec = file.load(model)
-    if spec.task != "detect":
-        raise UsageError(f"{model} is a model to {spec.task}; nnface exports detectors only")
+    if spec.task == "segment":
+        raise UsageError(f"{model} is a model to segment; nnface exports detectors and classifiers only")
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
-    network = _Runner(module).eval()
+    network = _Runner(module, spec.task == "detect").eval()
     with atomic_path(out) as temporary:
         proto = _simplified(_trace(network, spec.input, temporary))
         _describe(proto, network, spec)
@@ -53,14 +54,17 @@ def export(model: str | Path, out: str | Path) -> Spec:
 
 
 class _Runner(nn.Module):
-    """The network with the outputs of a runner: scores instead of logits."""
+    """The network with the outputs of a runner: of a detector scores instead of logits."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, detects: bool) -> None:
         super().__init__()
         self.module = module
+        self.detects = detects
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         outputs = dict(self.module(images))
+        if not self.detects:
+            return outputs
         return {"scores": self.module.scores(outputs.pop("logits")), **outputs}  # type: ignore[operator]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -173,7 +177,7 @@ def _describe(proto: onnx.ModelProto, network: _Runner, spec: Spec) -> None:
         outputs = network.outputs(_example(spec.input, 1, *_side(spec.input)))
     del proto.graph.output[:]
     for name, value in outputs.items():
-        shape = ["batch", value.shape[1] if spec.input.width else "anchors", *value.shape[2:]]
+        shape = ["batch", "anchors" if network.detects and not spec.input.width else value.shape[1], *value.shape[2:]]
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
 
 

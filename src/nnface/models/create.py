@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from nnface.errors import UsageError
-from nnface.models import anchorfree, retinaface, retinaface_dense, ultralight
-from nnface.models.layers import DetectionNetwork
-from nnface.spec import Spec
+from nnface.models import anchorfree, classifier, retinaface, retinaface_dense, ultralight
+from nnface.models.layers import ClassificationNetwork, DetectionNetwork
+from nnface.spec import ClassificationSpec, Spec
 
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "anchorfree": anchorfree.AnchorFree,
@@ -30,6 +30,11 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "retinaface-resnet101": retinaface.resnet101,
     "retinaface-resnet152": retinaface.resnet152,
     "retinaface-dense-resnet50": retinaface_dense.resnet50,
+    "classifier-compact": classifier.CompactClassifier,
+    "classifier-mobilenetv2": classifier.mobilenetv2,
+    "classifier-resnet18": classifier.resnet18,
+    "classifier-resnet34": classifier.resnet34,
+    "classifier-resnet50": classifier.resnet50,
 }
 """What builds each network; its keyword arguments are the network's settings."""
 
@@ -63,12 +68,21 @@ def default_spec(architecture: str, *, licence: str = "not stated", **settings: 
     Weights of one network may differ in what is not the network's own: input size, anchor sizes, thresholds.
 
     Raises:
-        UsageError: no such architecture, one that has no such setting, or one that is no detector.
+        UsageError: no such architecture, one that has no such setting, or one whose Spec has no defaults.
     """
     with torch.device("meta"):  # only its description is wanted: no memory, no random numbers
         network = create(architecture, settings)
+    if isinstance(network, ClassificationNetwork):
+        return Spec(
+            task="classify",
+            architecture=architecture,
+            settings=settings,
+            input=network.default_input,
+            classification=ClassificationSpec(heads=network.heads),
+            licence=licence,
+        )
     if not isinstance(network, DetectionNetwork):
-        raise UsageError(f"the network {architecture} is no detector; its Spec has no defaults")
+        raise UsageError(f"the network {architecture} neither detects nor classifies; its Spec has no defaults")
     return Spec(
         task="detect",
         architecture=architecture,

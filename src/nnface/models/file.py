@@ -17,7 +17,7 @@ from nnface.errors import ModelFileError, UsageError
 from nnface.files import write_atomic
 from nnface.header import open_header
 from nnface.models.create import create
-from nnface.models.layers import DetectionNetwork
+from nnface.models.layers import ClassificationNetwork, DetectionNetwork
 from nnface.spec import METADATA_KEY, DetectionSpec, Spec, parse
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
@@ -94,7 +94,9 @@ def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> 
         raise ModelFileError(
             f"{path}: its weights do not fit the network {spec.architecture}: {'; '.join(filter(None, problems))}"
         )
-    if hasattr(network, "scores") != (spec.task == "detect"):
+    if hasattr(network, "scores") != (spec.task == "detect") or (
+        isinstance(network, ClassificationNetwork) != (spec.task == "classify")
+    ):
         raise ModelFileError(f"{path}: its Spec says that the network {spec.architecture} can {spec.task}; it cannot")
     if isinstance(network, DetectionNetwork) and spec.detection is not None:
         said, given = _outputs(spec.detection), _outputs(network.default_detection)
@@ -104,6 +106,10 @@ def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> 
                     f"{path}: its Spec says {name} {said[name]}, its network {spec.architecture} has {value}; "
                     "the file is damaged"
                 )
+    if isinstance(network, ClassificationNetwork) and spec.classification is not None:
+        wanted = {name: len(labels) for name, labels in network.heads.items()}
+        if wanted != {name: len(labels) for name, labels in spec.classification.heads.items()}:
+            raise ModelFileError(f"{path}: its Spec names other heads than its network {spec.architecture} has")
 
 
 def _outputs(detection: DetectionSpec) -> dict[str, Any]:

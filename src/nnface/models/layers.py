@@ -1,9 +1,12 @@
 """What several networks share: the contract of a detector, and its smallest blocks."""
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnface.spec import DetectionSpec, InputSpec
+from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4, DetectionSpec, InputSpec
 
 
 class DetectionNetwork(nn.Module):
@@ -26,6 +29,40 @@ class DetectionNetwork(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """(N, A, 2) logits to the probability of a face, (N, A) in 0..1. Class 0 is background, class 1 face."""
         return (logits[..., 1] - logits[..., 0]).sigmoid()  # the softmax of two classes, in one cheap step
+
+
+class ClassificationNetwork(nn.Module):
+    """A network that tells the perceived attributes of one face, raw: no softmax is taken.
+
+    ``forward(images)`` takes (N, 3, H, W) float, normalised as the Spec says, any H and W from 32 up, and returns for
+    each of its heads (N, number of labels).
+    """
+
+    default_input: InputSpec
+    """How face chips become its input, unless the Spec of its weights says otherwise."""
+    heads: Mapping[str, tuple[str, ...]]
+    """Each output's labels, in order."""
+
+    def split(self, logits: Tensor) -> dict[str, Tensor]:
+        """(N, all labels) of a last layer that all heads share, cut into the heads."""
+        parts = torch.split(logits, [len(labels) for labels in self.heads.values()], 1)
+        return dict(zip(self.heads, parts, strict=True))
+
+
+def fairface_heads(races: int) -> Mapping[str, tuple[str, ...]]:
+    """FairFace's heads with 7 or 4 races.
+
+    Raises:
+        ValueError: another number.
+    """
+    if races not in (4, 7):
+        raise ValueError(f"FairFace has 7 races, or 4 where they are joined, not {races}")
+    return FAIRFACE_HEADS if races == 7 else FAIRFACE_HEADS_4
+
+
+def pooled(maps: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C): the mean over all places."""
+    return torch.flatten(F.adaptive_avg_pool2d(maps, 1), 1)
 
 
 def activation(slope: float) -> nn.Module:

@@ -172,7 +172,94 @@ class DetectionRecipe(Part):
     evaluation: Evaluation = Evaluation()
 
 
-Recipe = DetectionRecipe
+class ChipAugment(Part):
+    """How face chips are varied: the crop as another detector would lay it, then the picture's quality."""
+
+    size: int = Field(96, ge=32)
+    """Side of the chip at the end of the training, the network's input afterwards."""
+    size_start: int = Field(96, ge=32)
+    """Side at the beginning; it grows in steps of 8 pixels over the first ``growth`` of the training, which saves time
+    (progressive resizing; Tan and Le, "EfficientNetV2", ICML 2021)."""
+    growth: float = Field(0.7, ge=0, le=1)
+    shift: float = Field(0.06, ge=0, le=0.5)
+    """Standard deviation of the shift, in sides of the chip."""
+    scale: float = Field(0.08, ge=0, le=1)
+    """Standard deviation of the logarithm of the scale."""
+    rotate: float = Field(6.0, ge=0, le=180)
+    """Standard deviation of the turn, in degrees."""
+    flip: bool = True
+    color: float = Field(0.2, ge=0, le=1)
+    """Largest relative change of brightness, contrast and each channel."""
+    grey: float = Field(0.05, ge=0, le=1)
+    """Share of chips without colour."""
+    blur: float = Field(0.1, ge=0, le=1)
+    """Share of chips that are blurred."""
+    reduce: float = Field(0.2, ge=0, le=1)
+    """Share of chips that are reduced, down to a third of their side, and enlarged again."""
+    erase: float = Field(0.1, ge=0, le=1)
+    """Share of chips with a covered rectangle."""
+
+
+class AttributesData(Part):
+    """Where face chips come from."""
+
+    all_pictures: bool = False
+    """Train on the tenth kept for choosing too (only once everything is chosen)."""
+    races: Literal[4, 7] = 7
+    """4 joins the Asian races, and has no label for Latino_Hispanic and Middle Eastern."""
+    cache: Literal["none", "ram", "disk"] = "ram"
+    """Decoded chips are kept, with their side at most ``cache_side``."""
+    cache_side: int = Field(112, ge=32)
+
+
+class AttributesLoss(Part):
+    """Cross-entropy for each head, on softened labels."""
+
+    weights: dict[str, float] = {"race": 1.0, "gender": 1.0, "age": 1.0}
+    smoothing: float = Field(0.05, ge=0, lt=1)
+    """The share of a label that is spread over all labels of its head."""
+    neighbours: dict[str, float] = {"age": 0.5}
+    """Heads whose labels are ordered: a label is a bell over its neighbours, with this standard deviation in labels."""
+    balance: dict[str, float] = {}
+    """For each head the power of the labels' frequency that is taken out of the answers: the logits get this times the
+    logarithm of the frequency in training and do without it afterwards (Menon et al., "Long-tail learning via logit
+    adjustment", ICLR 2021). 0: rare labels lose; 1: all count the same."""
+
+
+class AttributesEvaluation(Part):
+    """What chooses the checkpoint, on the tenth of train kept for it."""
+
+    worst_race: float = Field(0.25, ge=0, le=1)
+    """Weight of the accuracy for the race that fares worst; the rest is the mean accuracy of the heads."""
+
+
+class AttributesRecipe(Part):
+    """A training of a classifier of perceived attributes."""
+
+    name: str
+    about: str = ""
+    """One line: what it makes, how long it takes, what it reaches."""
+    task: Literal["classify"] = "classify"
+    seed: int = Field(1, ge=0)
+    licence: str = "trained on the user's data"
+    provenance: dict[str, str] = {}
+    model: Model
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loop: Loop
+    augment: ChipAugment = ChipAugment()
+    data: AttributesData = AttributesData()
+    loss: AttributesLoss = AttributesLoss()
+    evaluation: AttributesEvaluation = AttributesEvaluation()
+
+
+Recipe = DetectionRecipe | AttributesRecipe
+
+TASKS: Mapping[str, type[DetectionRecipe] | type[AttributesRecipe]] = {
+    "detect": DetectionRecipe,
+    "classify": AttributesRecipe,
+}
+"""The kind of recipe for each ``task``; one that names none is a detector's."""
 
 
 def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -199,10 +286,13 @@ def parse(text: str, origin: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{origin} is not TOML: {error}") from error
     for override in overrides:
         _override(data, override)
+    task = data.get("task", "detect")
+    if task not in TASKS:
+        raise RecipeError(f"{origin}: task is {task!r}, not one of {', '.join(TASKS)}")
     try:
-        return DetectionRecipe.model_validate(data)
+        return TASKS[task].model_validate(data)
     except ValidationError as error:
-        raise RecipeError(f"{origin}: {_sentence(error)}") from error
+        raise RecipeError(f"{origin}: {_sentence(error, TASKS[task])}") from error
 
 
 def dump(recipe: Recipe) -> str:
@@ -235,11 +325,11 @@ def _override(data: dict[str, Any], override: str) -> None:
     data[last] = value
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, kind: type[Part]) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _keys_beside(first["loc"])
+        known = _keys_beside(first["loc"], kind)
         near = difflib.get_close_matches(str(first["loc"][-1]), known, 1, 0.5)
         return f"{place} is not a key of the recipe; " + (
             f"did you mean {near[0]!r}?" if near else f"keys: {', '.join(known)}"
@@ -247,8 +337,8 @@ def _sentence(error: ValidationError) -> str:
     return f"{place}: {first['msg'].lower()}"
 
 
-def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
-    part: Any = DetectionRecipe
+def _keys_beside(place: tuple[int | str, ...], kind: type[Part]) -> list[str]:
+    part: Any = kind
     for name in place[:-1]:
         part = part.model_fields[name].annotation
     fields: Mapping[str, Any] = part.model_fields

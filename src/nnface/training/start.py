@@ -1,18 +1,21 @@
 """From names to a running training: the recipe, the data, the weights to start from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
 
-from nnface.datasets import widerface
+from nnface.datasets import fairface, widerface
 from nnface.datasets.interchange import coco
-from nnface.datasets.samples import DetectionSample
+from nnface.datasets.samples import AttributeSample, DetectionSample
 from nnface.errors import ModelFileError, UsageError
 from nnface.models import file as model_file
 from nnface.training import loop, recipe
+from nnface.training.attributes import AttributesTask
 from nnface.training.detection import DetectionTask
+from nnface.training.task import Task
 
 
 def start(
@@ -31,7 +34,8 @@ def start(
 
     Args:
         name: a shipped recipe or a TOML file.
-        data: ``widerface:DIR`` (source ``widerface``) or ``coco:FILE`` (source: the file's stem); several add up.
+        data: ``widerface:DIR`` (source ``widerface``) or ``coco:FILE`` (source: the file's stem) for a detector,
+            ``fairface:DIR`` (its train part) for a classifier; several add up.
         out: the run folder; None: ``runs/NAME``.
         resume: go on with the run in ``out``.
         init: a model file of the same network to start from.
@@ -47,8 +51,7 @@ def start(
     if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    sources = read_sources(data)
-    weights = None
+    weights: Mapping[str, Any] | None = None
     if init is not None:
         module, spec = model_file.load(init)
         if spec.architecture != plan.model.architecture:
@@ -56,7 +59,11 @@ def start(
                 f"--init {init} is a {spec.architecture}, the recipe {plan.name} trains a {plan.model.architecture}"
             )
         weights = module.state_dict()
-    task = DetectionTask(plan, sources, weights)
+    task: Task
+    if isinstance(plan, recipe.DetectionRecipe):
+        task = DetectionTask(plan, read_sources(data), weights)
+    else:
+        task = AttributesTask(plan, read_chips(data), weights)
     folder = out if out is not None else Path("runs") / plan.name
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
 
@@ -77,4 +84,23 @@ def read_sources(data: Sequence[str]) -> dict[str, list[DetectionSample]]:
         if source in sources:
             raise UsageError(f"--data names {source!r} twice; give the file another name")
         sources[source] = widerface.read(place) if kind == "widerface" else coco.read(place)
+    return sources
+
+
+def read_chips(data: Sequence[str]) -> dict[str, list[AttributeSample]]:
+    """The face chips of each ``fairface:DIR``, by the folder's name.
+
+    Raises:
+        UsageError: not of that form, an unknown kind, or two sources of one name.
+        DataError: the data is absent or malformed.
+    """
+    sources: dict[str, list[AttributeSample]] = {}
+    for item in data:
+        kind, sign, place = item.partition(":")
+        if not sign or kind != "fairface":
+            raise UsageError(f"this recipe trains a classifier, whose --data is fairface:DIR, not {item!r}")
+        source = Path(place).resolve().name
+        if source in sources:
+            raise UsageError(f"--data names {source!r} twice; give the folder another name")
+        sources[source] = fairface.read(place)
     return sources

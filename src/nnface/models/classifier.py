@@ -1,0 +1,122 @@
+"""Face attributes: one backbone, one linear layer, cut into the heads race, gender and age.
+
+Karkkainen and Joo, "FairFace: Face Attribute Dataset for Balanced Race, Gender, and Age", WACV 2021: a ResNet-34 whose
+last layer has 7 + 2 + 9 outputs. The ResNets bear torchvision's names with ``fc``, so that FairFace's published weights
+load as they are. The compact network is ours: dense 3x3 convolutions, which CPUs run in bfloat16 far quicker than
+depthwise ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnface.models.layers import ClassificationNetwork, conv_norm, fairface_heads, pooled
+from nnface.models.mobilenet import MobileNetV2
+from nnface.models.resnet import BasicBlock, Bottleneck, ResNet
+from nnface.spec import InputSpec
+
+IMAGENET_INPUT = InputSpec(
+    size=224,
+    width=224,
+    height=224,
+    fit="stretch",
+    color="rgb",
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+)
+COMPACT_INPUT = replace(IMAGENET_INPUT, size=96, width=96, height=96, color="bgr", mean=(127.5,) * 3, std=(64.0,) * 3)
+
+
+class CompactClassifier(ClassificationNetwork):
+    """Residual blocks of 3x3 convolutions behind a stem of stride 2; each stage begins with stride 2.
+
+    Args:
+        stem: channels of the first convolution.
+        widths: channels of each stage.
+        depths: blocks of each stage.
+        races: 7, or 4.
+        dropout: share of the pooled features that is dropped in training.
+    """
+
+    default_input = COMPACT_INPUT
+
+    def __init__(
+        self,
+        stem: int = 32,
+        widths: Sequence[int] = (64, 96, 128, 192),
+        depths: Sequence[int] = (1, 1, 2, 1),
+        races: int = 7,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads = fairface_heads(races)
+        self.stem = conv_norm(3, stem, stride=2, slope=0.0)
+        blocks: list[nn.Module] = []
+        inputs = stem
+        for width, depth in zip(widths, depths, strict=True):
+            for index in range(depth):
+                blocks.append(BasicBlock(inputs, width, 2 if index == 0 else 1))
+                inputs = width
+        self.body = nn.Sequential(*blocks)
+        self.dropout = dropout
+        self.fc = nn.Linear(inputs, sum(map(len, self.heads.values())))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to the logits of each head, (N, labels)."""
+        features = F.dropout(pooled(self.body(self.stem(images))), self.dropout, self.training)
+        return self.split(self.fc(features))
+
+
+class ResNetClassifier(ResNet, ClassificationNetwork):
+    """A ResNet with one linear layer; keys as torchvision's and FairFace's."""
+
+    default_input = IMAGENET_INPUT
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], races: int) -> None:
+        super().__init__(block, depths)
+        self.heads = fairface_heads(races)
+        self.fc = nn.Linear(self.channels[-1], sum(map(len, self.heads.values())))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override] # the last map, and on from it
+        """(N, 3, H, W) to the logits of each head, (N, labels)."""
+        return self.split(self.fc(pooled(super().forward(images)[-1])))
+
+
+class MobileNetV2Classifier(MobileNetV2, ClassificationNetwork):
+    """MobileNetV2 with one linear layer; the backbone's keys as torchvision's."""
+
+    default_input = IMAGENET_INPUT
+
+    def __init__(self, races: int = 7) -> None:
+        super().__init__()
+        self.heads = fairface_heads(races)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, sum(map(len, self.heads.values()))))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override] # the last map, and on from it
+        """(N, 3, H, W) to the logits of each head, (N, labels)."""
+        return self.split(self.classifier(pooled(super().forward(images)[-1])))
+
+
+def mobilenetv2(races: int = 7) -> MobileNetV2Classifier:
+    """2.2 million parameters."""
+    return MobileNetV2Classifier(races)
+
+
+def resnet18(races: int = 7) -> ResNetClassifier:
+    """11 million parameters."""
+    return ResNetClassifier(BasicBlock, (2, 2, 2, 2), races)
+
+
+def resnet34(races: int = 7) -> ResNetClassifier:
+    """FairFace's own: 21 million parameters."""
+    return ResNetClassifier(BasicBlock, (3, 4, 6, 3), races)
+
+
+def resnet50(races: int = 7) -> ResNetClassifier:
+    """24 million parameters."""
+    return ResNetClassifier(Bottleneck, (3, 4, 6, 3), races)

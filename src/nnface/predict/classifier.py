@@ -1,0 +1,256 @@
+"""Perceived attributes of faces: cut a chip for each face, run the network on many chips, turn logits into answers.
+
+The stages of :class:`Classifier` (``chip``, ``prepare``, ``probabilities``, ``answers``) can be called on their own,
+so that the faces of many pictures go through the network together; none of them keeps state.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.errors import ModelFileError, UsageError
+from nnface.geometry.align import Transform, chip_of_box, chip_of_landmarks
+from nnface.image import ImageLike, Pixels, as_array
+from nnface.results import Attribute, Faces
+from nnface.runtime import Runner, open_model
+from nnface.zoo import resolve
+
+SMALLEST = 10
+"""A face whose box, or a chip, has a shorter side than this, in pixels, gets no answer."""
+BATCH = 32
+"""Chips that go through the network together, unless told otherwise."""
+
+
+class Classifier:
+    """Tells perceived attributes with any model file whose Spec says ``classify``.
+
+    >>> from nnface import Classifier, Detector, read_image  # doctest: +SKIP
+    >>> image = read_image("team.jpg")  # doctest: +SKIP
+    >>> faces = Classifier()(image, Detector()(image))  # doctest: +SKIP
+
+    What it tells is how people label such a picture. It is nothing that a person is, and it may be wrong.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Runner = "attributes",
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        batch: int = BATCH,
+    ) -> None:
+        """Open the model.
+
+        Args:
+            model: a file, a name of the zoo, or a runner (a module in training, say), which has its own device.
+            device: ``cpu``, ``cuda``, ``cuda:N`` or ``tensorrt``.
+            threads: of the network; None: the physical cores that this process may use.
+            batch: the most chips that go through the network together.
+
+        Raises:
+            ModelFileError: no such model, a damaged one, or one of another task.
+            DeviceError: the device is not there.
+        """
+        if isinstance(model, str | Path):
+            self.runner = open_model(resolve(model), device, threads)
+            self.name = str(model)
+        else:
+            self.runner = model
+            self.name = model.spec.architecture
+        self.spec = self.runner.spec
+        if self.spec.classification is None:
+            raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to classify faces")
+        self._meaning = self.spec.classification
+        self.size = self.spec.input.size
+        self.batch_size = batch
+
+    @property
+    def heads(self) -> Mapping[str, tuple[str, ...]]:
+        """Each attribute with its labels, in order."""
+        return self._meaning.heads
+
+    def __call__(self, image: ImageLike, faces: Faces | None = None, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
+        """The attributes of a picture's faces.
+
+        Args:
+            image: a path, a PIL image, or an array (H, W, 3) uint8, upright.
+            faces: what a detector found in it; None: the picture is a face chip itself.
+            color: the order of an array's channels: **bgr**, OpenCV's, unless told otherwise.
+
+        Returns:
+            the same faces with ``attributes``. A face that is too small to tell anything of has none (an empty
+            mapping). For a chip: one face whose box is the picture and whose score is None.
+
+        Raises:
+            ImageError: the path cannot be read.
+            UsageError: not a picture, or a chip with a side under 10 pixels.
+            ModelFileError: the network's outputs are not what its Spec says.
+        """
+        return self.batch([image], None if faces is None else [faces], color)[0]
+
+    def batch(
+        self,
+        images: Sequence[ImageLike],
+        faces: Sequence[Faces] | None = None,
+        color: Literal["bgr", "rgb"] = "bgr",
+    ) -> list[Faces]:
+        """The attributes of the faces of many pictures, each as :meth:`__call__` gives them.
+
+        Faces of all pictures share batches. Memory holds one picture at a time, and all chips.
+        """
+        if faces is not None and len(faces) != len(images):
+            raise UsageError(f"{len(images)} pictures and the faces of {len(faces)} were given")
+        found: list[Faces] = []
+        chips: list[Pixels | None] = []
+        for number, image in enumerate(images):
+            pixels = as_array(image, color)
+            given = whole(pixels) if faces is None else faces[number]
+            if faces is None:
+                chips.append(self.whole_chip(pixels))
+            else:
+                chips += self.chips(pixels, given)
+            found.append(given)
+        answers = self.answers(chips)
+        results: list[Faces] = []
+        for given in found:
+            results.append(given.with_attributes(answers[: len(given)]))
+            del answers[: len(given)]
+        return results
+
+    def chips(self, image: Pixels, faces: Faces) -> list[Pixels | None]:
+        """A chip (size, size, 3) uint8 BGR for each face; None where the face is too small or nowhere.
+
+        By its landmarks where it has them and the Spec has a template, or else by its box and the Spec's margin.
+        What lies outside the picture is black.
+        """
+        result: list[Pixels | None] = []
+        plan = self.spec.alignment
+        for index, box in enumerate(faces.boxes):
+            transform = None
+            if min(box[2] - box[0], box[3] - box[1]) >= SMALLEST and _inside(box, faces):
+                if plan is not None and faces.landmarks is not None:
+                    transform = chip_of_landmarks(faces.landmarks[index], plan.points, self.size)
+                if transform is None:
+                    transform = chip_of_box(box, 0.25 if plan is None else plan.margin, self.size)
+            result.append(None if transform is None else warp(image, transform, self.size))
+        return result
+
+    def whole_chip(self, image: Pixels) -> Pixels:
+        """A picture that is a face chip already, at the network's size.
+
+        Raises:
+            UsageError: a side has fewer than 10 pixels.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise UsageError(f"the chip is {width} x {height}; under {SMALLEST} pixels a face shows nothing to tell")
+        return resized(image, self.size)
+
+    def answers(self, chips: Sequence[Pixels | None]) -> list[dict[str, Attribute]]:
+        """The attributes of each chip, in order; none (an empty dict) where there is no chip."""
+        there = [chip for chip in chips if chip is not None]
+        rows = iter(self._attributes(self.probabilities(there)))
+        return [{} if chip is None else next(rows) for chip in chips]
+
+    def probabilities(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
+        """For each head (n, labels): the softmax of the logits, divided by the Spec's temperature.
+
+        Raises:
+            ModelFileError: the network's outputs are not numbers.
+        """
+        heads = self._meaning.heads
+        scaled = {
+            name: values / np.float32(self._meaning.temperatures.get(name, 1.0) or 1.0)
+            for name, values in self.logits(chips).items()
+        }
+        return {name: softmax(scaled[name]) for name in heads}
+
+    def logits(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
+        """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR."""
+        parts: dict[str, list[NDArray[np.float32]]] = {
+            name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self._meaning.heads.items()
+        }
+        for start in range(0, len(chips), self.batch_size):
+            outputs = self.runner.run(self.prepare(chips[start : start + self.batch_size]))
+            for name, rows in parts.items():
+                if not np.isfinite(outputs[name]).all():
+                    raise ModelFileError(f"{self.name} gives numbers that are not finite; the file is damaged")
+                rows.append(outputs[name])
+        return {name: np.concatenate(rows) for name, rows in parts.items()}
+
+    def prepare(self, chips: Sequence[Pixels]) -> NDArray[np.float32]:
+        """(n, size, size, 3) uint8 BGR to the network's input (n, 3, size, size), normalised as the Spec says."""
+        plan = self.spec.input
+        stacked = np.stack(chips)
+        pixels = stacked if plan.color == "bgr" else stacked[..., ::-1]
+        scale = np.float32(1) / np.asarray(plan.std, np.float32)
+        normalised = (pixels.astype(np.float32) - np.asarray(plan.mean, np.float32)) * scale
+        return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+    def _attributes(self, probabilities: Mapping[str, NDArray[np.float32]]) -> list[dict[str, Attribute]]:
+        count = len(next(iter(probabilities.values())))
+        return [{name: self._attribute(name, rows[i]) for name, rows in probabilities.items()} for i in range(count)]
+
+    def _attribute(self, head: str, row: NDArray[np.float32]) -> Attribute:
+        labels = self._meaning.heads[head]
+        best = int(row.argmax())
+        confidence = float(row[best])
+        return Attribute(
+            label=labels[best],
+            confidence=confidence,
+            certain=confidence >= self._meaning.min_confidence.get(head, 0.0),
+            probabilities=dict(zip(labels, map(float, row), strict=True)),
+        )
+
+
+def whole(image: Pixels) -> Faces:
+    """The one face of a picture that is a face chip: its box is the picture, its score None."""
+    height, width = image.shape[:2]
+    return Faces(width=width, height=height, boxes=np.array([[0, 0, width, height]], np.float32), scores=None)
+
+
+def warp(image: Pixels, transform: Transform, size: int) -> Pixels:
+    """The square chip that a transform cuts out of a picture; black outside. Reductions do not skip pixels."""
+    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
+    blocks = int(1 / scale) if scale > 0 else 1
+    if blocks >= 2:  # bilinear sampling skips pixels below a half: whole blocks are averaged first
+        inverse = cv2.invertAffineTransform(transform)
+        corners = np.array([[0, 0], [size, 0], [0, size], [size, size]]) @ inverse[:, :2].T + inverse[:, 2]
+        left, top = np.maximum(np.floor(corners.min(0)).astype(int) - blocks, 0)
+        right, bottom = np.ceil(corners.max(0)).astype(int) + blocks
+        part = image[top:bottom, left:right]
+        height, width = (side // blocks for side in part.shape[:2])
+        if height and width:
+            whole_blocks = part[: height * blocks, : width * blocks]
+            image = np.asarray(cv2.resize(whole_blocks, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+            shift = transform[:, :2] @ (left, top) + transform[:, 2]
+            transform = np.column_stack([transform[:, :2] * blocks, shift])
+    # A pixel's centre is at 0.5 in our coordinates, at 0 in OpenCV's.
+    centred = np.column_stack([transform[:, :2], transform[:, 2] + transform[:, :2].sum(1) / 2 - 0.5])
+    chip = cv2.warpAffine(image, centred, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(chip, np.uint8)
+
+
+def resized(image: Pixels, size: int) -> Pixels:
+    """The picture at size x size, averaged where it is reduced."""
+    if image.shape[:2] == (size, size):
+        return image
+    reduced = min(image.shape[:2]) >= size
+    method = cv2.INTER_AREA if reduced else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method), np.uint8)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Along the last axis, for logits of any size."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    result: NDArray[np.float32] = powers / powers.sum(-1, keepdims=True)
+    return result
+
+
+def _inside(box: NDArray[np.float32], faces: Faces) -> bool:
+    """Whether the box shows something of the picture."""
+    return bool(box[0] < faces.width and box[1] < faces.height and box[2] > 0 and box[3] > 0)

@@ -1,0 +1,238 @@
+"""Training a classifier of perceived attributes: what :mod:`nnface.training.loop` needs to know of chips and labels."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nnface.datasets.fairface import four_races
+from nnface.datasets.samples import AttributeSample, split
+from nnface.errors import DataError, RecipeError
+from nnface.models.create import create, default_spec
+from nnface.predict.classifier import Classifier, resized
+from nnface.runtime.torch import TorchRunner
+from nnface.spec import Spec
+from nnface.training.augment import attributes as augment
+from nnface.training.detection import normalised
+from nnface.training.losses.attributes import soft_cross_entropy, soft_labels
+from nnface.training.pictures import PictureCache
+from nnface.training.recipe import AttributesRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Chips of one size and their labels."""
+
+    images: Tensor
+    """(N, S, S, 3) uint8 BGR."""
+    labels: Mapping[str, Tensor]
+    """For each head (N,) int64, -1 where there is none."""
+    names: list[str]
+
+
+class AttributesTask:
+    """A :class:`nnface.training.task.Task` for classifiers.
+
+    Args:
+        recipe: what to train.
+        sources: name to chips, as ``--data`` names them; a tenth of each is kept for choosing.
+        init: weights to start from instead of random ones, a state dict of the same network.
+    """
+
+    def __init__(
+        self,
+        recipe: AttributesRecipe,
+        sources: Mapping[str, Sequence[AttributeSample]],
+        init: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.recipe, self.init = recipe, init
+        self._spec = self._make_spec()
+        assert self._spec.classification is not None  # a classifier's Spec always has it
+        self.heads = self._spec.classification.heads
+        if len(self.heads["race"]) != recipe.data.races:
+            raise RecipeError(
+                f"{recipe.name}: data.races is {recipe.data.races}, but the network has {len(self.heads['race'])} "
+                f"races; set model.settings.races to {recipe.data.races} too"
+            )
+        for part in (recipe.loss.weights, recipe.loss.neighbours, recipe.loss.balance):
+            for name in part:
+                if name not in self.heads:
+                    raise RecipeError(
+                        f"{recipe.name}: the loss names a head {name!r}; there are {', '.join(self.heads)}"
+                    )
+        prepare = four_races if recipe.data.races == 4 else list
+        halves = [split(prepare(samples)) for samples in sources.values()]
+        self.chosen = [s for _, chosen in halves for s in chosen]
+        self.train = [s for train, _ in halves for s in train]
+        if recipe.data.all_pictures:
+            self.train += self.chosen
+        if not self.train:
+            raise DataError("there is no chip to train on")
+        self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
+        self._fingerprint = _fingerprint(sources)
+        self.soft = {
+            name: soft_labels(len(labels), recipe.loss.smoothing, recipe.loss.neighbours.get(name, 0.0))
+            for name, labels in self.heads.items()
+        }
+        self.priors = {name: self._prior(name) for name in self.heads}
+
+    def model(self) -> nn.Module:
+        """The recipe's network with random weights, or the ones that it is to start from."""
+        network = create(self.recipe.model.architecture, self.recipe.model.settings)
+        if self.init is not None:
+            network.load_state_dict(dict(self.init))
+        return network
+
+    def spec(self) -> Spec:
+        """What the model file says of itself."""
+        return self._spec
+
+    def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
+        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
+        loop = self.recipe.loop
+        shares = world * loop.accumulate
+        if loop.batch % shares:
+            raise RecipeError(f"loop.batch {loop.batch} does not divide by {shares} processes times accumulated parts")
+        size = loop.batch // shares
+        mine = range(rank * loop.accumulate, (rank + 1) * loop.accumulate)
+        firsts = (s * loop.batch + part * size for s in range(step, loop.steps) for part in mine)
+        numbers = [list(range(first, first + size)) for first in firsts]
+        loader: DataLoader[Any] = DataLoader(
+            _Chips(self),
+            batch_sampler=numbers,
+            num_workers=loop.workers,
+            collate_fn=self._collate,
+            worker_init_fn=_one_thread,
+        )
+        return iter(loader)
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """For each head the labels that there are."""
+        return {name: float((labels >= 0).sum()) for name, labels in batch.labels.items()}
+
+    def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
+        """The weighted loss of each head."""
+        device = next(model.parameters()).device
+        outputs = model(normalised(batch.images.to(device), self._spec))
+        losses = {}
+        for name, logits in outputs.items():
+            weight = self.recipe.loss.weights.get(name, 0.0)
+            if weight:
+                prior = self.priors[name]
+                with torch.autocast(device.type, enabled=False):
+                    total = soft_cross_entropy(
+                        logits.float(),
+                        batch.labels[name].to(device),
+                        self.soft[name].to(device),
+                        None if prior is None else prior.to(device),
+                    )
+                losses[name] = weight * total / max(counts[name], 1.0)
+        return losses
+
+    def names(self, batch: Batch) -> list[str]:
+        """The pictures of the batch."""
+        return batch.names
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracies on the tenth kept for choosing, through the ordinary predictor.
+
+        ``race``, ``gender``, ``age`` exact, ``age_within_1``, ``worst_race`` (the recall of the race that fares
+        worst); ``best`` as the recipe weighs them. A set without chips to choose on gives ``best`` 0.
+        """
+        if not self.chosen:
+            return {"best": 0.0}
+        classifier = Classifier(TorchRunner(model, self._spec), batch=64)
+        chips = [resized(np.asarray(self.cache.load(s.path)[0]), classifier.size) for s in self.chosen]
+        logits = classifier.logits(chips)
+        figures: dict[str, float] = {}
+        for name, rows in logits.items():
+            labels = np.array([s.labels[name] for s in self.chosen])
+            there, found = labels >= 0, rows.argmax(1)
+            figures[name] = float((found == labels)[there].mean()) if there.any() else 0.0
+            if name == "age":
+                figures["age_within_1"] = float((abs(found - labels) <= 1)[there].mean()) if there.any() else 0.0
+            if name == "race":
+                recalls = [float((found == k)[labels == k].mean()) for k in range(rows.shape[1]) if (labels == k).any()]
+                figures["worst_race"] = min(recalls, default=0.0)
+        share = self.recipe.evaluation.worst_race
+        mean = float(np.mean([figures[name] for name in self.heads]))
+        figures["best"] = (1 - share) * mean + share * figures["worst_race"]
+        return figures
+
+    def fingerprint(self) -> str:
+        """A hash over every chip's key and labels."""
+        return self._fingerprint
+
+    def sample(self, number: int) -> tuple[NDArray[np.uint8], AttributeSample]:
+        """What the run sees under this number: each chip once an epoch, varied."""
+        epoch, place = divmod(number, len(self.train))
+        sample = self.train[self._order(epoch)[place]]
+        rng = np.random.default_rng([self.recipe.seed, 0, number])
+        image, _ = self.cache.load(sample.path)
+        return augment.vary(image, self.size_at(number), rng, self.recipe.augment), sample
+
+    def size_at(self, number: int) -> int:
+        """The side of the chips of the step that sample ``number`` belongs to."""
+        plan, loop = self.recipe.augment, self.recipe.loop
+        progress = min(1.0, number // loop.batch / max(loop.steps * plan.growth, 1))
+        return plan.size_start + int((plan.size - plan.size_start) * progress / 8) * 8 if progress < 1 else plan.size
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._known_order is None or self._known_order[0] != epoch:
+            order = np.random.default_rng([self.recipe.seed, 1, epoch]).permutation(len(self.train))
+            self._known_order = (epoch, order)
+        return self._known_order[1]
+
+    _known_order: tuple[int, NDArray[np.int64]] | None = None
+
+    def _prior(self, head: str) -> Tensor | None:
+        power = self.recipe.loss.balance.get(head, 0.0)
+        if not power:
+            return None
+        labels = np.array([s.labels[head] for s in self.train])
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.heads[head]))
+        return torch.from_numpy(power * np.log(np.maximum(counts, 1) / max(counts.sum(), 1))).float()
+
+    def _collate(self, samples: list[tuple[NDArray[np.uint8], AttributeSample]]) -> Batch:
+        return Batch(
+            images=torch.from_numpy(np.stack([image for image, _ in samples])),
+            labels={name: torch.tensor([s.labels[name] for _, s in samples]) for name in self.heads},
+            names=[s.key for _, s in samples],
+        )
+
+    def _make_spec(self) -> Spec:
+        recipe = self.recipe
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        size = recipe.augment.size
+        plan = replace(spec.input, size=size, width=size, height=size)
+        return replace(spec, input=plan, provenance={"recipe": recipe.name, **recipe.provenance})
+
+
+class _Chips(Dataset[tuple[NDArray[np.uint8], AttributeSample]]):
+    def __init__(self, task: AttributesTask) -> None:
+        self.task = task
+
+    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], AttributeSample]:
+        return self.task.sample(number)
+
+
+def _one_thread(worker: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _fingerprint(sources: Mapping[str, Sequence[AttributeSample]]) -> str:
+    digest = hashlib.sha256()
+    for name, samples in sorted(sources.items()):
+        digest.update(name.encode())
+        for sample in samples:
+            digest.update(f"{sample.key} {sorted(sample.labels.items())}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""Cross-entropy on softened labels, for heads whose labels may be ordered, rare or absent."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_labels(count: int, smoothing: float, spread: float) -> Tensor:
+    """What each label is turned into: (count, count), rows that sum to 1.
+
+    Args:
+        count: labels of the head.
+        smoothing: the share that is spread evenly over all labels (Szegedy et al., CVPR 2016).
+        spread: for ordered labels the standard deviation, in labels, of the bell that takes the place of the one
+            label, so that an answer one bin off costs less than one that is five off; 0: not ordered.
+    """
+    places = torch.arange(count, dtype=torch.float32)
+    if spread:
+        bell = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * spread**2))
+        rows = bell / bell.sum(1, keepdim=True)
+    else:
+        rows = torch.eye(count)
+    return rows * (1 - smoothing) + smoothing / count
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, soft: Tensor, prior: Tensor | None = None) -> Tensor:
+    """The sum over the batch; rows whose label is -1 count nothing.
+
+    Args:
+        logits: (N, C).
+        labels: (N,) int64, -1 where there is none.
+        soft: (C, C), see :func:`soft_labels`.
+        prior: (C,) what is added to the logits in training and left out afterwards, such as the log-frequencies of
+            the labels (Menon et al., ICLR 2021).
+    """
+    there = labels >= 0
+    shifted = logits if prior is None else logits + prior
+    rows = -(soft[labels.clamp(min=0)] * F.log_softmax(shifted, 1)).sum(1)
+    return (rows * there).sum()

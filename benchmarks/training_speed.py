@@ -36,9 +36,7 @@ def main() -> None:
         for (bfloat16, channels_last), seconds in times.items():
             what = f"{'bfloat16' if bfloat16 else 'float32':8} {'channels-last' if channels_last else 'contiguous':13}"
             speed = options.batch / seconds
-            print(
-                f"{options.architecture} at {size}: {what} {speed:6.1f} pictures/s, {plain / seconds:.2f} x plain float32"
-            )
+            print(f"{options.architecture} at {size}: {what} {speed:6.1f} pictures/s, {plain / seconds:.2f} x plain")
 
 
 def measure(architecture: str, size: int, batch: int, rounds: int) -> dict[tuple[bool, bool], float]:

@@ -277,6 +277,7 @@ class _Reporter:
         self.terminal = sys.stderr.isatty()
         self.start = self.last = time.monotonic()
         self.sums: dict[str, float] = {}
+        self.steps = 0
         self.metric = ""
         if rank == 0:
             self._write(f"{loop.steps - begun} steps of {loop.batch} pictures, learning rate {rate:g}", True)
@@ -285,16 +286,17 @@ class _Reporter:
         """Note a step; every ``log_every`` steps show the mean and give the row for metrics.jsonl."""
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1  # after a resume the first row is of fewer steps
         if step % self.loop.log_every:
             return None
         now = time.monotonic()
-        speed = self.loop.batch * self.loop.log_every / max(now - self.last, 1e-9)
+        speed = self.loop.batch * self.steps / max(now - self.last, 1e-9)
         left = (now - self.start) / max(step - self.begun, 1) * (self.loop.steps - step)
-        means = {name: value / self.loop.log_every for name, value in self.sums.items()}
+        means = {name: value / self.steps for name, value in self.sums.items()}
         text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
         eta = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
         self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.metric}", False)
-        self.sums, self.last = {}, now
+        self.sums, self.steps, self.last = {}, 0, now
         return {"step": step, **{k: round(v, 6) for k, v in means.items()}, "pictures_per_second": round(speed, 2)}
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:

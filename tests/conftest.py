@@ -6,10 +6,16 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLED = 4
 """Without ``--slow all`` one in so many of the tests marked slow runs."""
+
+
+# Hypothesis fails an example that takes longer than 200 ms unless told otherwise: on a busy machine any does.
+settings.register_profile("nnface", deadline=None)
+settings.load_profile("nnface")
 
 
 def shared(path: str) -> Path:

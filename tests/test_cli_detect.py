@@ -209,6 +209,39 @@ def test_draw_mirrors_the_folders_and_two_of_a_name_stay_two(tmp_path: Path, mod
     assert before == {name: (drawn / name).read_bytes() for name in names}
 
 
+def test_a_folder_to_draw_into_that_cannot_be_is_said_before_the_work(tmp_path: Path, model: Path) -> None:
+    _picture(tmp_path / "a.png", (16, 16))
+    ended = nnface("detect", "a.png", "a.png", "--draw", "a.png", "--model", model, cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert "a.png" in _one_sentence(ended.err)
+
+
+def test_a_link_to_itself_is_one_of_many(tmp_path: Path, model: Path) -> None:
+    _picture(tmp_path / "in/b.png", (16, 16))
+    (tmp_path / "in/a.png").symlink_to("a.png")
+    ended = nnface("detect", "in", "--model", model, cwd=tmp_path)
+    assert ended.code == 1 and [row["file"] for row in ended.rows] == ["in/a.png", "in/b.png"]
+    assert "in/a.png" in _one_sentence(ended.err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("command", ["detect a.png > /dev/full", "detect a.png --json /dev/full", "--help > /dev/full"])
+def test_a_full_disk_is_one_sentence(tmp_path: Path, model: Path, command: str) -> None:
+    _picture(tmp_path / "a.png", (16, 16))
+    command = command.replace("a.png", f"a.png --model {shlex.quote(str(model))}")
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(NNFACE)} {command}"],
+        cwd=tmp_path,
+        env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONUNBUFFERED"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "No space left" in _one_sentence(done.stderr)
+
+
 def test_copies_turned_by_exif_give_the_same_faces(tmp_path: Path, model: Path) -> None:
     upright = Image.fromarray(squares(128, 96, (16, 32), (96, 48)))
     upright.save(tmp_path / "0.jpg", quality=100, subsampling=0)

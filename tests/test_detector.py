@@ -208,6 +208,7 @@ def test_fixed_networks_use_their_own_size(tmp_path: Path) -> None:
         ({"min_score": 1.5}, "between 0 and 1"),
         ({"min_score": float("nan")}, "between 0 and 1"),
         ({"tile": 8}, "at least 64"),
+        ({"threads": 0}, "at least 1"),
         ({"tile": 256, "size": "original"}, "exclude"),
     ],
 )
@@ -223,6 +224,27 @@ def test_a_model_of_another_task(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelFileError, match="classify"):
         Detector(bright_detector(tmp_path / "a.onnx", text=other.to_json()))
+
+
+def test_one_picture_where_many_are_due_and_a_wrong_colour_order(tiny: Path, tmp_path: Path) -> None:
+    detector, picture = Detector(tiny), squares(128, 96, (16, 32))
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    for one in (picture, str(tmp_path / "a.png"), tmp_path / "a.png"):
+        with pytest.raises(UsageError, match="list"):
+            detector.batch(one)
+        with pytest.raises(UsageError, match="'BGR'"):
+            detector(one, color="BGR")  # type: ignore[arg-type]
+    assert [len(faces) for faces in detector.batch(np.stack([picture, picture]))] == [1, 1]
+    assert detector.batch([]) == []
+
+
+def test_a_file_that_asks_for_endless_anchors(tmp_path: Path) -> None:
+    sizes = ((16.0,) * 4096,) * 16
+    greedy = detection_spec(coding="ssd", strides=(1,) * 16, anchor_sizes=sizes)
+    honest = detection_spec(coding="ssd", anchor_sizes=((16.0,),))
+    path = bright_detector(tmp_path / "a.onnx", honest, text=greedy.to_json())
+    with pytest.raises(ModelFileError, match="64 scores for 1073741824 anchors"):
+        Detector(path)(squares(128, 128))
 
 
 def test_extreme_pictures(tiny: Path) -> None:

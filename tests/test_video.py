@@ -1,6 +1,7 @@
 """Videos: frames in order, JSON Lines a frame, annotated copies, broken files."""
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,20 @@ def test_a_video_that_is_not_finished_is_not_there(tmp_path: Path) -> None:
         writer.write(squares(64, 64))
         raise ImageError("stop")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_a_full_disk_cut_is_not_there_and_its_faces_are(folder: Path, tmp_path: Path) -> None:
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); "
+    command = [sys.executable, "-c", f"{limited}from nnface.commands import main; main()"]
+    arguments = ("detect", folder / "clip.mp4", "--draw", "drawn", "--model", folder / "bright.onnx")
+    assert len(nnface(*arguments, cwd=tmp_path).rows) > 0
+    whole = tmp_path / "drawn/clip.faces.mp4"
+    assert whole.stat().st_size > 4000
+    whole.unlink()
+    ended = nnface(*arguments, cwd=tmp_path, python=command)
+    assert ended.code == 1 and all("faces" in row for row in ended.rows)
+    assert ended.err.count("\n") == 1 and "drawn/clip.faces.mp4" in ended.err
+    assert list((tmp_path / "drawn").iterdir()) == []
 
 
 def test_what_a_camera_recorded_until_ctrl_c_is_kept(tmp_path: Path) -> None:

@@ -119,6 +119,8 @@ def test_files_names_and_typing_errors(weights: Path, tmp_path: Path, monkeypatc
     path = bright_detector(tmp_path / "mine.onnx")
     assert resolve(path) == resolve(str(path)) == path
     monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "large"):
+        Path(name).mkdir()
     for model, words in [
         ("defualt", "did you mean default"),
         ("xyz", "the models are large, default"),
@@ -126,6 +128,9 @@ def test_files_names_and_typing_errors(weights: Path, tmp_path: Path, monkeypatc
         ("best.onnx", "not there"),
         (tmp_path / "default", "not there"),
         (tmp_path, "a folder"),
+        ("/dev/null", "not a regular file"),
+        ("tiny", "a folder"),
+        ("large", "built without weights"),
         ("default", "built without weights"),
     ]:
         with pytest.raises(ModelFileError, match=words):

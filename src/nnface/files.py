@@ -2,9 +2,8 @@
 
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnface.errors import NnfaceError
@@ -21,9 +20,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         NnfaceError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
         raise NnfaceError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
-    temporary = path.parent / f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}"
+    # Of a long name only the beginning, so that the temporary one is no longer than file systems take.
+    temporary = path.parent / f".{path.stem[:32]}.{os.urandom(4).hex()}.part{path.suffix}"
     try:
         yield temporary
         _sync(temporary)
@@ -31,7 +31,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise NnfaceError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be written cannot be removed either, and the first error is told
+            temporary.unlink()
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

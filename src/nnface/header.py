@@ -56,6 +56,31 @@ def open_header(path: str | Path) -> tuple[Kind, Spec]:
     return read_header(memoryview(read_content(path)), str(path))
 
 
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file begins as safetensors; False also where it cannot be read, which whoever opens it will say."""
+    try:
+        with Path(path).open("rb") as file:
+            return _begins_as_safetensors(file.read(16))
+    except OSError:
+        return False
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse what is no regular file.
+
+    Raises:
+        ModelFileError: not there, a folder, a device, or in a folder that may not be entered.
+    """
+    path = Path(path)
+    try:
+        if path.is_file():
+            return
+        what = "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "is not there"
+    except (OSError, ValueError) as error:
+        what = f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+    raise ModelFileError(f"{path} {what}; a model file was expected")
+
+
 def read_content(path: str | Path) -> bytes:
     """The bytes of a model file, so that what is checked is what is run.
 
@@ -63,8 +88,7 @@ def read_content(path: str | Path) -> bytes:
         ModelFileError: no file, empty, larger than ``MAX_FILE``, or not to be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; a model file was expected")
+    require_file(path)
     try:
         size = path.stat().st_size
         if size == 0:
@@ -83,13 +107,17 @@ def read_header(content: memoryview, origin: str) -> tuple[Kind, Spec]:
         ModelFileError: as :func:`read_spec`.
     """
     start = bytes(content[:16])
-    if start[8:9] == b"{":
+    if _begins_as_safetensors(start):
         return "safetensors", parse(_safetensors_metadata(content, origin), origin)
     if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80\x02"):
         raise ModelFileError(f"{origin} is a PyTorch checkpoint, not a model file; bring it in with nnface import")
     if start[4:8] == b"TFL3":
         raise ModelFileError(f"{origin} is a TensorFlow Lite file, which nnface does not run")
     return "onnx", parse(_onnx_metadata(content, origin), origin)
+
+
+def _begins_as_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{"  # after the length of the header, which is JSON
 
 
 def _safetensors_metadata(content: memoryview, origin: str) -> str:

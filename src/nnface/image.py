@@ -127,8 +127,7 @@ def as_array(image: ImageLike, color: Literal["bgr", "rgb"] = "bgr") -> Pixels:
         ImageError: the path cannot be read as a picture.
         UsageError: not a picture: another type, dtype, shape or colour order.
     """
-    if color not in ("bgr", "rgb"):
-        raise UsageError(f"color is {color!r}; it must be 'bgr' or 'rgb'")
+    check_color(color)
     if isinstance(image, str | Path):
         return read(image)
     if isinstance(image, np.ndarray):
@@ -136,6 +135,12 @@ def as_array(image: ImageLike, color: Literal["bgr", "rgb"] = "bgr") -> Pixels:
     if hasattr(image, "getexif") and hasattr(image, "convert"):
         return _from_pil(image)
     raise UsageError(f"a picture must be a path, a PIL image or a numpy array, not {type(image).__name__}")
+
+
+def check_color(color: str) -> None:
+    """Refuse any other colour order than ``bgr`` and ``rgb`` with a UsageError, also where it would not matter."""
+    if color not in ("bgr", "rgb"):
+        raise UsageError(f"color is {color!r}; it must be 'bgr' or 'rgb'")
 
 
 def _from_array(image: NDArray[Any], color: Literal["bgr", "rgb"]) -> Pixels:

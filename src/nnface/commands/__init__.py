@@ -59,7 +59,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line (by default on ``sys.argv``) and leave the process with its exit code."""
     _open_standard_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_run(arguments, debug="--debug" in arguments))
+    code = _run(arguments, debug="--debug" in arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk, or whoever read has gone: Python's last flush would complain and exit with 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -75,9 +80,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2
-    except BrokenPipeError:
-        # Whoever read our output has gone (``| head``): stop quietly, and keep Python's last flush from complaining.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone (``| head``): stop quietly
         return 1
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130, debug)
@@ -89,6 +92,11 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _fail(error.format_message(), 2, debug)
     except NnfaceError as error:
         return _fail(str(error), 2, debug)
+    except MemoryError:
+        return _fail("not enough memory; a smaller --size, --batch or --threads needs less", 2, debug)
+    except OSError as error:  # stdout on a full disk, say; what nnface writes itself is an NnfaceError with its path
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"cannot go on: {error.strerror or error}{where}", 2, debug)
     except Exception as error:
         what = " ".join(str(error).split())[:300]
         hint = "" if debug else " (--debug shows the traceback)"

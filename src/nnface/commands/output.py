@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,19 +19,32 @@ from nnface.results import Faces
 
 
 class JsonLines:
-    """JSON Lines in UTF-8 on an open binary file, each line flushed, so that a reader may follow."""
+    """JSON Lines in UTF-8 on an open binary file, each line flushed, so that a reader may follow.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    ``name`` is the file's in errors.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
 
     def write(self, row: dict[str, Any]) -> None:
-        """Write one object as a line."""
+        """Write one object as a line.
+
+        Raises:
+            NnfaceError: the disk is full, say.
+            BrokenPipeError: nobody reads any more.
+        """
         try:
             line = json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, so that json.loads gives it back
             line = json.dumps(row).encode()
-        self._file.write(line + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(line + b"\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise NnfaceError(f"cannot write {self._name}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -47,15 +60,19 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
     if target is None:
         yield None
     elif target == "-":
-        yield JsonLines(sys.stdout.buffer)
+        yield JsonLines(sys.stdout.buffer, "to stdout")
     elif os.path.exists(target) and not stat.S_ISREG(Path(target).stat().st_mode):  # noqa: PTH110
         if Path(target).is_dir():
             raise UsageError(f"cannot write {target}: it is a folder; name a file")
-        with Path(target).open("wb") as file:
-            yield JsonLines(file)
+        file = Path(target).open("wb")  # noqa: SIM115
+        try:
+            yield JsonLines(file, target)
+        finally:
+            with suppress(OSError):  # each line was flushed: what closing cannot write has been told
+                file.close()
     else:
         with atomic_path(Path(target).resolve()) as temporary, temporary.open("wb") as file:
-            yield JsonLines(file)
+            yield JsonLines(file, target)
 
 
 def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:
@@ -88,6 +105,18 @@ def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:
     return result
 
 
+def make_folder(folder: str | Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        NnfaceError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+
+
 def prepare_place(path: Path, force: bool) -> None:
     """Make the folder of a file that was not named, and refuse to overwrite the file without ``--force``.
 
@@ -96,10 +125,7 @@ def prepare_place(path: Path, force: bool) -> None:
     """
     if not force and os.path.lexists(path):
         raise NnfaceError(f"{path} is there already and was left as it is; --force overwrites it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {path.parent}: {error.strerror or error}") from error
+    make_folder(path.parent)
 
 
 def draw_picture(path: str, faces: Faces, place: Path) -> None:

@@ -14,7 +14,7 @@ import cv2
 from nnface import draw
 from nnface.commands import output
 from nnface.commands.options import detecting, running, writing
-from nnface.errors import ImageError, NnfaceError
+from nnface.errors import ImageError, ModelFileError, NnfaceError
 from nnface.predict.detector import Detector
 from nnface.predict.source import Source, expand
 from nnface.predict.stream import Failure, ordered, pictures, video
@@ -64,6 +64,8 @@ def detect(
         detector = Detector(
             model, device=device, threads=workers if one else 1, size=size, min_score=min_score, tile=tile
         )
+        if draw_folder:  # before the work, which would be in vain
+            output.make_folder(draw_folder)
         automatic = terminal and json_file is None
         drawn = output.targets(sources, draw_folder) if draw_folder or automatic else [None] * len(sources)
         table = _Table(sources) if automatic else None
@@ -79,7 +81,7 @@ def detect(
                 for sentence in filter(None, (result.error, result.not_drawn)):
                     failed += 1
                     output.say(sentence)
-                if lines:
+                if lines and (result.faces is not None or result.error):
                     lines.write(result.row())
                 if table:
                     table.add(result)
@@ -161,15 +163,14 @@ def _video(
     not_drawn = None
     try:
         clip = Video(source.path)
-        if place is not None:
-            try:
-                output.prepare_place(place, force)
-            except NnfaceError as error:
-                place, not_drawn = None, str(error)
         with ExitStack() as stack:
-            writer = (
-                stack.enter_context(VideoWriter(place, clip.fps, endless=clip.camera)) if place is not None else None
-            )
+            writer = None
+            if place is not None:
+                try:
+                    output.prepare_place(place, force)
+                    writer = stack.enter_context(VideoWriter(place, clip.fps, endless=clip.camera))
+                except NnfaceError as error:
+                    place, not_drawn = None, str(error)
             for frame, faces in stack.enter_context(closing(video(detector, clip, workers=workers))):
                 if writer is not None:
                     writer.write(draw.faces(frame.image, faces))
@@ -177,6 +178,10 @@ def _video(
                 not_drawn = None
     except ImageError as error:
         yield _Result(source=source, error=str(error))
+    except ModelFileError:
+        raise
+    except NnfaceError as error:  # the copy: the faces were found
+        yield _Result(source=source, not_drawn=str(error))
 
 
 class _Table:
@@ -224,10 +229,11 @@ class _Table:
         Table("", columns, self._rows).show()
         counts = " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in self._done.items())
         print(f"{self._faces} face{'' if self._faces == 1 else 's'} in {counts}")
-        if len(self._drawn) > 8:
-            print(f"{len(self._drawn)} annotated copies, the last: {output.printable(str(list(self._drawn)[-1]))}")
+        drawn = [place for place in self._drawn if place.exists()]  # a video may have come to grief at its end
+        if len(drawn) > 8:
+            print(f"{len(drawn)} annotated copies, the last: {output.printable(str(drawn[-1]))}")
         else:
-            for place in self._drawn:
+            for place in drawn:
                 print(f"annotated: {output.printable(str(place))}")
 
     def _add_frame(self, name: str, faces: Faces) -> None:

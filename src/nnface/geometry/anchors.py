@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@lru_cache(maxsize=64)
+def count(height: int, width: int, strides: tuple[int, ...], sizes: tuple[tuple[float, ...], ...] = ()) -> int:
+    """How many anchors :func:`grid` makes."""
+    levels = [len(level) for level in sizes] or [1] * len(strides)
+    return sum(-(-height // s) * -(-width // s) * each for s, each in zip(strides, levels, strict=True))
+
+
+@lru_cache(maxsize=32)
 def grid(
     height: int,
     width: int,

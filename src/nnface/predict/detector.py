@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnface.errors import ModelFileError, UsageError
 from nnface.geometry import anchors, boxes, letterbox
 from nnface.geometry.letterbox import Letterbox
-from nnface.image import ImageLike, Picture, Pixels, as_array, read_reduced
+from nnface.image import ImageLike, Picture, Pixels, as_array, check_color, read_reduced
 from nnface.predict import tiles
 from nnface.results import Faces
 from nnface.runtime import Runner, open_model
@@ -133,6 +133,8 @@ class Detector:
 
         Pictures whose inputs have one shape run together. Memory is bounded: 64 pictures are prepared at a time.
         """
+        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise UsageError("batch takes many pictures; give it a list, also of one")
         if self.tile is not None:
             return [self(image, color) for image in images]
         results: list[Faces] = []
@@ -185,13 +187,15 @@ class Detector:
             ModelFileError: outputs that are not numbers, or not as many as the Spec's anchors.
         """
         place, coding = prepared.letterbox, self._coding
-        cells = anchors.grid(place.height, place.width, coding.strides, coding.anchor_sizes, coding.clip_anchors)
+        # Counted before they are made: a file may ask for more than fit into memory.
+        count = anchors.count(place.height, place.width, coding.strides, coding.anchor_sizes)
         scores = outputs["scores"]
-        if len(scores) != len(cells) or any(len(values) != len(cells) for values in outputs.values()):
+        if any(len(values) != count for values in outputs.values()):
             raise ModelFileError(
-                f"{self.name} is not what its nnface metadata says: {len(scores)} scores for {len(cells)} anchors "
+                f"{self.name} is not what its nnface metadata says: {len(scores)} scores for {count} anchors "
                 f"at {place.width} x {place.height}"
             )
+        cells = anchors.grid(place.height, place.width, coding.strides, coding.anchor_sizes, coding.clip_anchors)
         chosen = np.flatnonzero(scores >= self.min_score)
         if np.isnan(scores.sum()):
             raise ModelFileError(f"{self.name} gives scores that are not numbers; the file or its training is damaged")
@@ -229,6 +233,7 @@ class Detector:
     def _checked_size(self, size: Size) -> int | None:
         """The long side to scale to; None where pictures keep their scale."""
         plan = self.spec.input
+        size = int(size) if isinstance(size, np.integer) else size
         if isinstance(size, bool) or not (size is None or size == "original" or isinstance(size, int)):
             raise UsageError(f"size is {size!r}; it must be a number of pixels or 'original'")
         if plan.width is not None and plan.height is not None:
@@ -276,6 +281,7 @@ class Detector:
 
 def _picture(image: ImageLike | Picture, color: Literal["bgr", "rgb"], needed: int | None) -> Picture:
     """Any picture with its place in the full one; a file is read no larger than ``needed``."""
+    check_color(color)
     if isinstance(image, Picture):
         return image
     if isinstance(image, str | Path) and needed is not None:

@@ -37,12 +37,13 @@ def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
     problems: list[str] = []
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - "a//b" and "./a" stay as typed
+            before = len(problems)
             found = [
                 Source(path=os.path.join(path, inside), inside=inside, kind="picture", named=False)  # noqa: PTH118
                 for inside in _walk(path, "", problems)
             ]
             sources += found
-            if not found:
+            if not found and len(problems) == before:
                 problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
         elif path.startswith("camera:") and path[7:].isdecimal():
             sources.append(Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True))
@@ -55,7 +56,7 @@ def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
 
 def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:
     """The pictures below a folder, sorted by name at each level; links to files are followed, links to folders not."""
-    here = os.path.join(folder, below)  # noqa: PTH118
+    here = os.path.join(folder, below) if below else folder  # noqa: PTH118
     try:
         with os.scandir(here) as entries:
             ordered = sorted(entries, key=lambda entry: entry.name)
@@ -66,5 +67,5 @@ def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:
         inside = os.path.join(below, entry.name)  # noqa: PTH118
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(folder, inside, problems)
-        elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir():
-            yield inside
+        elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):  # noqa: PTH112
+            yield inside  # os.path.isdir, as entry.is_dir raises at a link to itself or into a locked folder

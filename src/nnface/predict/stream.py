@@ -6,7 +6,7 @@ for another; on a CPU that beats a pipeline of stages around one network that ha
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -98,12 +98,21 @@ def _detect_files(detector: Detector, paths: list[str]) -> list[Faces | Failure]
             results.append(_UNREAD)
         except ImageError as error:
             results.append(Failure(str(error)))
-        except (OSError, MemoryError, cv2.error) as error:
-            reason = " ".join(str(error).split()) or "not enough memory"
-            results.append(Failure(f"{path} cannot be read: {reason}"))
-    for (number, _), faces in zip(waiting, detector.run([prepared for _, prepared in waiting]), strict=True):
+        except MemoryError:
+            results.append(_too_large(path))
+        except (OSError, cv2.error) as error:
+            results.append(Failure(f"{path} cannot be read: {' '.join(str(error).split())}"))
+    try:
+        found: Sequence[Faces | Failure] = detector.run([prepared for _, prepared in waiting])
+    except MemoryError:
+        found = [_too_large(paths[number]) for number, _ in waiting]
+    for (number, _), faces in zip(waiting, found, strict=True):
         results[number] = faces
     return results
+
+
+def _too_large(path: str) -> Failure:
+    return Failure(f"{path} needs more memory than there is; a smaller --size, --batch or --threads needs less")
 
 
 def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

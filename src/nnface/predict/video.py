@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from nnface.errors import ImageError
+from nnface.errors import ImageError, NnfaceError
 from nnface.files import atomic_path
 
 # A broken file gets one sentence of ours; FFmpeg inside OpenCV would add lines of its own on stderr.
@@ -83,8 +83,7 @@ class VideoWriter:
         endless: for a camera, which ends by Ctrl-C alone: what is there then is the whole.
 
     Raises:
-        ImageError: this OpenCV cannot write videos.
-        NnfaceError: the folder cannot be written.
+        NnfaceError: the folder cannot be written, the disk is full, or this OpenCV cannot write videos.
     """
 
     def __init__(self, path: Path, fps: float, endless: bool = False) -> None:
@@ -92,6 +91,11 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
         self._exit = contextlib.ExitStack()
         self._temporary = self._exit.enter_context(atomic_path(path))
+        self._count = 0
+        try:
+            self._temporary.touch()  # OpenCV does not say why it cannot write
+        except OSError as error:
+            raise NnfaceError(f"cannot write {path}: {error.strerror or error}") from error
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -103,6 +107,10 @@ class VideoWriter:
             self._writer.release()
             if self.endless and isinstance(error, KeyboardInterrupt | GeneratorExit):
                 kind = error = where = None
+            if error is None and self._readable() < self._count:
+                failure = NnfaceError(f"cannot write {self.path}: the video came out broken; is the disk full?")
+                self._exit.__exit__(NnfaceError, failure, None)
+                raise failure
         self._exit.__exit__(kind, error, where)
 
     def write(self, image: NDArray[np.uint8]) -> None:
@@ -112,5 +120,14 @@ class VideoWriter:
             size = (image.shape[1], image.shape[0])
             self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self.fps, size)
             if not self._writer.isOpened():
-                raise ImageError(f"cannot write {self.path}: this OpenCV has no encoder for MP4 videos")
+                raise NnfaceError(f"cannot write {self.path}: this OpenCV has no encoder for MP4 videos")
         self._writer.write(image)
+        self._count += 1
+
+    def _readable(self) -> int:
+        """The frames that what was written says it has: OpenCV writes on in silence where a disk is full."""
+        capture = cv2.VideoCapture(str(self._temporary))
+        try:
+            return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nnface.errors import DependencyError
-from nnface.header import open_header
+from nnface.errors import DependencyError, UsageError
+from nnface.header import is_safetensors
 from nnface.spec import Spec
 
 
@@ -40,11 +40,13 @@ def open_model(path: str | Path, device: str = "cpu", threads: int | None = None
 
     Raises:
         ModelFileError: not there, foreign, damaged, or not what its Spec says.
+        UsageError: less than one thread.
         DeviceError: the device is not there.
         DependencyError: a safetensors file, and torch is not installed.
     """
-    kind, _ = open_header(path)
-    if kind == "onnx":
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; it must be at least 1")
+    if not is_safetensors(path):
         from nnface.runtime.onnx import OnnxRunner
 
         return OnnxRunner(path, device, threads)

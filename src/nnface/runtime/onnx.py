@@ -7,7 +7,6 @@ have the inputs and outputs that its Spec promises.
 import math
 import os
 import re
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +67,13 @@ class OnnxRunner:
 
         Raises:
             ModelFileError: the network fails, or its outputs do not have the shapes that its Spec promises.
+            MemoryError: the input is too large for this machine.
         """
         try:
             arrays = self._session.run(list(self._outputs), {"input": batch})
         except Exception as error:
+            if "Failed to allocate memory" in str(error) or "bad_alloc" in str(error):
+                raise MemoryError(f"not enough memory for an input of shape {batch.shape}") from error
             raise ModelFileError(
                 f"{self.path} failed on an input of shape {batch.shape}: {_sentence(error)}"
             ) from error
@@ -148,6 +150,8 @@ def _provider_name(provider: str | tuple[str, dict[str, str]]) -> str:
 
 
 def _installed(distribution: str) -> bool:
+    from importlib import metadata  # here: it takes as long to import as a photograph takes to look through
+
     try:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:

@@ -4,7 +4,6 @@ The table is ``weights/index.json``, which ``python -m nnface.zoo.index`` writes
 files of the bundled models lie beside it, each with its card.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from nnface.errors import ModelFileError, NnfaceError
 from nnface.files import atomic_path, sha256
+from nnface.header import require_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the bundled files, the cards and the index lie; a build without weights has none of them."""
@@ -90,6 +90,8 @@ def find(name: str) -> Entry:
             f"{name} is neither a file nor a bundled model: this nnface was built without weights; give --model a "
             "file, which nnface import or nnface export makes"
         )
+    import difflib
+
     near = difflib.get_close_matches(name, table, 1)
     known = f"did you mean {near[0]}?" if near else f"the models are {', '.join(table)}"
     raise ModelFileError(f"{name} is neither a file nor a model of the zoo; {known}")
@@ -111,11 +113,13 @@ def resolve(model: str | Path) -> Path:
         ModelFileError: neither a file nor a name of the zoo, or the download failed or is not the published file.
     """
     path = Path(model)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a folder above is not to be entered
         return path
-    if isinstance(model, Path) or path.suffix or len(path.parts) > 1 or path.is_dir():
-        raise ModelFileError(f"{model} is {'a folder' if path.is_dir() else 'not there'}; a model file was expected")
-    entry = find(model)
+    # A folder that happens to be called "default" does not hide the model of that name.
+    named = isinstance(model, str) and not path.suffix and len(path.parts) == 1
+    if not named or (os.path.isdir(path) and all(entry.name != model for entry in entries())):  # noqa: PTH112
+        require_file(path)
+    entry = find(str(model))
     if entry.bundled is not None:
         return entry.bundled
     if entry.cached.is_file() and sha256(entry.cached) == entry.sha256:

@@ -15,11 +15,17 @@ from nnface.version import __version__
 if TYPE_CHECKING:
     from nnface.errors import NnfaceError as NnfaceError
     from nnface.image import read as read_image
+    from nnface.predict.analyzer import Analyzer as Analyzer
+    from nnface.predict.classifier import Classifier as Classifier
     from nnface.predict.detector import Detector as Detector
+    from nnface.results import Attribute as Attribute
     from nnface.results import Face as Face
     from nnface.results import Faces as Faces
 
 _HOME = {
+    "Analyzer": ("nnface.predict.analyzer", "Analyzer"),
+    "Attribute": ("nnface.results", "Attribute"),
+    "Classifier": ("nnface.predict.classifier", "Classifier"),
     "Detector": ("nnface.predict.detector", "Detector"),
     "Face": ("nnface.results", "Face"),
     "Faces": ("nnface.results", "Faces"),
@@ -27,7 +33,17 @@ _HOME = {
     "read_image": ("nnface.image", "read"),
 }
 
-__all__ = ["Detector", "Face", "Faces", "NnfaceError", "__version__", "read_image"]
+__all__ = [
+    "Analyzer",
+    "Attribute",
+    "Classifier",
+    "Detector",
+    "Face",
+    "Faces",
+    "NnfaceError",
+    "__version__",
+    "read_image",
+]
 
 
 def __getattr__(name: str) -> Any:

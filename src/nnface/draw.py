@@ -18,10 +18,11 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def faces(image: NDArray[np.uint8], faces: Faces) -> NDArray[np.uint8]:
-    """A copy of the picture with a box, a score and the landmarks of each face.
+    """A copy of the picture with a box, a score, the landmarks and the perceived attributes of each face.
 
     The width of the lines goes by the size of the picture and of the face. A label is left out where it would be
-    more than three fifths of the face or would cover another label: a crowd stays a picture of a crowd.
+    more than three fifths of the face (with attributes: wider than it) or would cover another label: a crowd stays a
+    picture of a crowd.
 
     Args:
         image: (height, width, 3) uint8, BGR: the upright picture that the faces were found in. It is not changed.
@@ -70,19 +71,21 @@ def _landmarks(canvas: NDArray[np.uint8], face: Face) -> None:
 
 
 def _label(canvas: NDArray[np.uint8], face: Face, thickness: int, taken: list[tuple[int, int, int, int]]) -> None:
-    if face.score is None:
+    told = [a.label + ("" if a.certain else "?") for a in (face.attributes or {}).values()]
+    lines = told if face.score is None else [f"{face.score:.2f}", *told]
+    if not lines:
         return
-    text = f"{face.score:.2f}"
     height, width = canvas.shape[:2]
     # The text is at most a fiftieth of the picture and an eighth of the face, and never too small to read.
     pixels = max(8.0, min(math.sqrt(height * width) / 50, _side(face) / 8))
     scale = pixels / 21  # the capitals of this font are 21 pixels high at scale 1
     stroke = max(1, round(1.5 * scale))
-    (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, stroke)
+    sizes = [cv2.getTextSize(line, _FONT, scale, stroke)[0] for line in lines]
+    text_width, text_height = max(width for width, _ in sizes), max(height for _, height in sizes)
     pad = max(2, round(pixels / 4))
-    box_width, box_height = text_width + 2 * pad, text_height + 2 * pad
+    box_width, box_height = text_width + 2 * pad, (text_height + pad) * len(lines) + pad
     x1, y1, x2, _ = _corners(canvas, face)
-    if box_width > 0.6 * (x2 - x1):
+    if box_width > (1.0 if told else 0.6) * (x2 - x1):
         return
     left = min(max(x1 - thickness // 2, 0), max(width - box_width, 0))
     top = y1 - box_height - thickness // 2
@@ -93,7 +96,9 @@ def _label(canvas: NDArray[np.uint8], face: Face, thickness: int, taken: list[tu
         return
     taken.append(place)
     cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), _COLOR, -1)
-    cv2.putText(canvas, text, (left + pad, top + pad + text_height), _FONT, scale, _DARK, stroke, cv2.LINE_AA)
+    for number, line in enumerate(lines, 1):
+        corner = (left + pad, top + (pad + text_height) * number)
+        cv2.putText(canvas, line, corner, _FONT, scale, _DARK, stroke, cv2.LINE_AA)
 
 
 def _corners(canvas: NDArray[np.uint8], face: Face) -> tuple[int, int, int, int]:

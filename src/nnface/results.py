@@ -27,6 +27,11 @@ class Attribute:
     probabilities: Mapping[str, float]
 
 
+def words(attributes: Mapping[str, Attribute]) -> str:
+    """Attributes for people to read, such as ``East Asian, Female?, 20-29``; a ? is behind what is not certain."""
+    return ", ".join(a.label + ("" if a.certain else "?") for a in attributes.values()) or "too small to tell"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
     """One face. Coordinates are pixels of the upright picture, x to the right and y down."""

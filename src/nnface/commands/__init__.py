@@ -17,6 +17,8 @@ from nnface.version import __version__
 
 COMMANDS = {
     "detect": ("nnface.commands.predict", "detect", "Find the faces in pictures, folders and videos."),
+    "classify": ("nnface.commands.predict", "classify", "Tell perceived race, gender and age of faces."),
+    "analyze": ("nnface.commands.predict", "analyze", "Find faces and tell their perceived attributes."),
     "models": ("nnface.commands.models", "models", "The weights there are, and what a model file says of itself."),
     "train": ("nnface.commands.train", "train", "Train a network by a recipe."),
     "recipes": ("nnface.commands.train", "recipes", "List the recipes, or print one."),

@@ -29,14 +29,15 @@ TARGETS = ("onnx", "tensorrt", "openvino", "ncnn")
 @click.argument("file", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The model file to write (.safetensors).")
 @click.option("--size", type=int, help="ultra-light: the width that an unknown file was trained at, 320 or 640.")
-def import_(format: str, file: str, out: str, size: int | None) -> None:
+@click.option("--races", type=int, help="fairface: 7 (the default) or 4, for its two files look alike.")
+def import_(format: str, file: str, out: str, size: int | None, races: int | None) -> None:
     """Turn a published checkpoint FILE into a model file of ours.
 
     FORMAT says whose it is, which the file itself does not: anchors and normalisation depend on it.
     """
     with _train_extra("importing a checkpoint"):
         from nnface.export.published import import_checkpoint
-    spec, known = import_checkpoint(format, file, out, size)
+    spec, known = import_checkpoint(format, file, out, size, races)
     if not known:
         say(
             f"{file} is not a file that nnface knows by its SHA-256; anchors and normalisation of {format} were assumed"

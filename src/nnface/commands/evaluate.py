@@ -1,9 +1,11 @@
 """``nnface evaluate`` runs a model over a benchmark; ``nnface score`` scores prediction files that are there."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
+from nnface.datasets import fairface as fairface_data
 from nnface.datasets import fddb as fddb_data
 from nnface.datasets.widerface_predictions import read_predictions, write_predictions
 from nnface.datasets.widerface_truth import choose, read_list, read_truth
@@ -186,6 +188,72 @@ def evaluate_fddb(
     _write_json(json_file, fddb_benchmark.rates_json(roc))
     if save is not None:
         fddb_benchmark.save(roc, save, about)
+
+
+@evaluate.command("fairface")
+@click.option("--model", default="attributes", show_default=True, help="A classifier: a file, or a name of the zoo.")
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="FairFace's folder, of either padding.")
+@click.option("--part", type=click.Choice(["val", "train"]), default="val", show_default=True, help="Which pictures.")
+@click.option(
+    "--crop",
+    type=click.Choice(["none", "faces"]),
+    default="none",
+    show_default=True,
+    help="none: the pictures are chips (padding 0.25); faces: find and align the face in the middle (padding 1.25).",
+)
+@click.option("--detector", default="default", show_default=True, help="What finds the faces, with --crop faces.")
+@click.option("--compare", metavar="MODEL", help="Another classifier: print by how much --model is better, paired.")
+@_json
+@_save
+@_device
+@_threads
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Faces at once.")
+def evaluate_fairface(
+    model: str,
+    data: Path,
+    part: Literal["val", "train"],
+    crop: str,
+    detector: str,
+    compare: str | None,
+    json_file: str | None,
+    save: Path | None,
+    device: str,
+    threads: int | None,
+    batch: int,
+) -> None:
+    """Measure a classifier on FairFace: accuracy, and for whom it fails."""
+    from nnface.commands.output import progress
+    from nnface.evaluation import fairface as attributes
+    from nnface.predict.classifier import Classifier
+    from nnface.predict.detector import Detector
+
+    _check(json_file, save)
+    classifier = Classifier(model, device=device, threads=threads, batch=batch)
+    finder = Detector(detector, device=device, threads=threads) if crop == "faces" else None
+    faces = fairface_data.read(data, part)
+    samples = attributes.fitting(classifier, faces)
+    found = []
+    with progress("faces", len(samples)) as done:
+        for item in attributes.run(classifier, samples, finder):
+            found.append(item)
+            done()
+    result = attributes.score(classifier, found)
+    differences = None
+    if compare is not None:
+        other = Classifier(compare, device=device, threads=threads, batch=batch)
+        others = list(attributes.run(other, attributes.fitting(other, faces), finder))
+        differences = attributes.differences_table(attributes.compare(classifier, found, other, others), compare)
+    about = {"model": model, "data": f"{data}, {part}", "crop": crop, "device": device}
+    if crop == "faces":
+        about["detector"] = detector
+    if json_file != "-":
+        attributes.figures_table(result).show()
+        attributes.certainty_table(result).show()
+        if differences is not None:
+            differences.show()
+    _write_json(json_file, attributes.figures_json(result.figures))
+    if save is not None:
+        attributes.save(result, save, about, differences)
 
 
 def _truth(folder: Path, list_file: Path | None) -> Truth:

@@ -1,5 +1,6 @@
 """Where the results of a command go: JSON Lines, annotated pictures, a table on the terminal, progress."""
 
+import csv
 import json
 import os
 import stat
@@ -73,6 +74,68 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
     else:
         with atomic_path(Path(target).resolve()) as temporary, temporary.open("wb") as file:
             yield JsonLines(file, target)
+
+
+class CsvRows:
+    """Attributes as FairFace's predict.py writes them: a row a face, scores as a list in one field."""
+
+    def __init__(self, file: IO[str], heads: Iterable[str]) -> None:
+        self._writer = csv.writer(file)
+        self._heads = list(heads)
+        scores = [f"{head}_scores_fair" for head in self._heads]
+        self._writer.writerow(["file", "face", "x1", "y1", "x2", "y2", *self._heads, *scores])
+
+    def write(self, name: str, faces: Faces) -> None:
+        """The faces of a picture; one without attributes (too small) has empty fields."""
+        for number, face in enumerate(faces):
+            told = face.attributes or {}
+            labels = [told[head].label if head in told else "" for head in self._heads]
+            lists = [
+                "[" + " ".join(f"{p:.6g}" for p in told[head].probabilities.values()) + "]" if head in told else ""
+                for head in self._heads
+            ]
+            self._writer.writerow([name, number, *(round(float(v), 2) for v in face.box), *labels, *lists])
+
+
+@contextmanager
+def csv_rows(target: str | None, heads: Iterable[str]) -> Iterator[CsvRows | None]:
+    """A csv file of attributes, replaced when all is done, or stdout for ``-``; None where there is no target.
+
+    Raises:
+        NnfaceError: the folder does not exist or cannot be written.
+    """
+    if target is None:
+        yield None
+    elif target == "-":
+        yield CsvRows(sys.stdout, heads)
+    else:
+        with (
+            atomic_path(Path(target).resolve()) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            yield CsvRows(file, heads)
+
+
+def listed(paths: Iterable[str]) -> list[str]:
+    """The paths, each csv file among them replaced by what its column ``img_path`` names (FairFace's predict.py).
+
+    Raises:
+        UsageError: a csv file that cannot be read, or has no such column.
+    """
+    result: list[str] = []
+    for path in paths:
+        if Path(path).suffix.lower() != ".csv":
+            result.append(path)
+            continue
+        try:
+            with Path(path).open(encoding="utf-8-sig", newline="") as file:
+                rows = csv.DictReader(file)
+                if "img_path" not in (rows.fieldnames or ()):
+                    raise UsageError(f"{path} has no column img_path, which names the pictures")
+                result += [row["img_path"] for row in rows if row["img_path"]]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"{path} cannot be read as a csv file: {error}") from error
+    return result
 
 
 def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:

@@ -1,7 +1,7 @@
-"""``nnface detect``: pictures, folders and videos in; a table, JSON Lines and annotated pictures out."""
+"""``nnface detect``, ``classify``, ``analyze``: pictures, folders, videos in; tables, JSON Lines, pictures out."""
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,12 +15,19 @@ from nnface import draw
 from nnface.commands import output
 from nnface.commands.options import detecting, running, writing
 from nnface.errors import ImageError, ModelFileError, NnfaceError
+from nnface.predict.analyzer import Analyzer
+from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
 from nnface.predict.source import Source, expand
 from nnface.predict.stream import Failure, ordered, pictures, video
 from nnface.predict.video import Frame, Video, VideoWriter
-from nnface.results import Faces
+from nnface.results import Faces, words
 from nnface.runtime.onnx import physical_cores
+
+_CROP = "none: each picture is a face chip already."
+_csv = click.option(
+    "--csv", "csv_file", metavar="FILE|-", help="Write a csv file, a row a face, as FairFace's predict.py."
+)
 
 
 @click.command()
@@ -49,6 +56,95 @@ def detect(
     folder. Where stdout is no terminal it gets JSON Lines. --json FILE is replaced when all is done; interrupted, it
     keeps what it held (redirect `--json -` to keep the lines so far).
     """
+
+    def make(threads: int) -> Detector:
+        return Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
+
+    return _predict(paths, make, json_file, draw_folder, force, batch, threads)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@writing
+@_csv
+@click.option("--crop", type=click.Choice(["faces", "none"]), default="faces", show_default=True, help=_CROP)
+@click.option("--model", default="attributes", show_default=True, metavar="NAME|FILE", help="The classifier.")
+@click.option("--detector", default="default", show_default=True, metavar="NAME|FILE", help="What finds the faces.")
+@running
+def classify(
+    paths: tuple[str, ...],
+    json_file: str | None,
+    draw_folder: str | None,
+    force: bool,
+    csv_file: str | None,
+    crop: str,
+    model: str,
+    detector: str,
+    device: str,
+    batch: int | None,
+    threads: int | None,
+) -> int:
+    """Tell perceived race, gender and age of the faces in pictures, folders and videos.
+
+    PATH is as for `nnface detect`, or a csv file with a column img_path. Faces are found first; --crop none takes
+    pictures that are face chips already. What is told is how people label such pictures, and it may be wrong.
+    """
+
+    def make(threads: int) -> Analyzer:
+        finder = None if crop == "none" else Detector(detector, device=device, threads=threads)
+        return Analyzer(finder, Classifier(model, device=device, threads=threads), chips=crop == "none")
+
+    return _predict(output.listed(paths), make, json_file, draw_folder, force, batch, threads, csv_file)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@writing
+@_csv
+@detecting
+@click.option(
+    "--classifier", default="attributes", show_default=True, metavar="NAME|FILE", help="What tells attributes."
+)
+@running
+def analyze(
+    paths: tuple[str, ...],
+    json_file: str | None,
+    draw_folder: str | None,
+    force: bool,
+    csv_file: str | None,
+    model: str,
+    size: int | Literal["original"] | None,
+    min_score: float | None,
+    tile: int | None,
+    classifier: str,
+    device: str,
+    batch: int | None,
+    threads: int | None,
+) -> int:
+    """Find the faces in pictures, folders and videos, and tell their perceived race, gender and age.
+
+    PATH and the results are as for `nnface detect`; --model is the detector. What is told is how people label such
+    pictures, and it may be wrong.
+    """
+
+    def make(threads: int) -> Analyzer:
+        finder = Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
+        return Analyzer(finder, Classifier(classifier, device=device, threads=threads))
+
+    return _predict(paths, make, json_file, draw_folder, force, batch, threads, csv_file)
+
+
+def _predict(
+    paths: Sequence[str],
+    make: Callable[[int], Detector | Analyzer],
+    json_file: str | None,
+    draw_folder: str | None,
+    force: bool,
+    batch: int | None,
+    threads: int | None,
+    csv_file: str | None = None,
+) -> int:
+    """Run what ``make`` opens with so many threads over all sources, and write what was asked for."""
     terminal = sys.stdout.isatty()
     sources, problems = expand(paths)
     for problem in problems:
@@ -56,17 +152,17 @@ def detect(
     if not sources:
         return 2
     with ExitStack() as stack:
-        lines = stack.enter_context(output.json_lines(json_file or (None if terminal else "-")))
+        lines = stack.enter_context(output.json_lines(json_file or (None if terminal or csv_file else "-")))
         workers = threads or physical_cores()
         one = len(sources) == 1 and sources[0].kind == "picture"
         if not one:
             cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
-        detector = Detector(
-            model, device=device, threads=workers if one else 1, size=size, min_score=min_score, tile=tile
-        )
+        detector = make(workers if one else 1)
         if draw_folder:  # before the work, which would be in vain
             output.make_folder(draw_folder)
-        automatic = terminal and json_file is None
+        automatic = terminal and json_file is None and csv_file is None
+        heads = detector.classifier.heads if isinstance(detector, Analyzer) else ()
+        rows = stack.enter_context(output.csv_rows(csv_file, heads))
         drawn = output.targets(sources, draw_folder) if draw_folder or automatic else [None] * len(sources)
         table = _Table(sources) if automatic else None
         if table:
@@ -83,6 +179,8 @@ def detect(
                     output.say(sentence)
                 if lines and (result.faces is not None or result.error):
                     lines.write(result.row())
+                if rows and result.faces is not None:
+                    rows.write(result.source.path, result.faces)
                 if table:
                     table.add(result)
                 advance()
@@ -115,7 +213,7 @@ class _Result:
 
 
 def _results(
-    detector: Detector,
+    detector: Detector | Analyzer,
     work: Sequence[tuple[Source, Path | None]],
     workers: int,
     batch: int | None,
@@ -131,7 +229,7 @@ def _results(
 
 
 def _pictures(
-    detector: Detector,
+    detector: Detector | Analyzer,
     work: Sequence[tuple[Source, Path | None]],
     workers: int,
     batch: int | None,
@@ -158,7 +256,7 @@ def _pictures(
 
 
 def _video(
-    detector: Detector, source: Source, place: Path | None, workers: int, force: bool
+    detector: Detector | Analyzer, source: Source, place: Path | None, workers: int, force: bool
 ) -> Generator[_Result, None, None]:
     not_drawn = None
     try:
@@ -192,6 +290,7 @@ class _Table:
         self._rows: list[list[str]] = []
         self._drawn: dict[Path, None] = {}
         self._faces = 0
+        self._told = False
         self._done: dict[str, int] = {}
 
     def add(self, result: _Result) -> None:
@@ -208,12 +307,15 @@ class _Table:
         self._count("picture")
         size = f"{result.faces.width} x {result.faces.height}"
         if not self._by_face:
-            best = f"{result.faces[0].score:.2f}" if result.faces else ""
+            best = _score(result.faces[0].score) if result.faces else ""
             self._rows.append([name, size, str(len(result.faces)), best])
             return
         for number, face in enumerate(result.faces):
             x1, y1, x2, y2 = (str(round(v)) for v in face.box.tolist())
-            self._rows.append(["" if number else name, str(number + 1), f"{face.score:.2f}", x1, y1, x2, y2])
+            perceived = [] if face.attributes is None else [words(face.attributes)]
+            self._told |= face.attributes is not None
+            row = ["" if number else name, str(number + 1), _score(face.score), x1, y1, x2, y2, *perceived]
+            self._rows.append(row)
         if not result.faces:
             self._rows.append([name, "none", "", "", "", "", ""])
 
@@ -226,7 +328,9 @@ class _Table:
         columns = (
             ["picture", "face", "score", "x1", "y1", "x2", "y2"] if self._by_face else ["", "size", "faces", "best"]
         )
-        Table("", columns, self._rows).show()
+        if self._told:
+            columns.append("perceived (?: not certain)")
+        Table("", columns, [row + [""] * (len(columns) - len(row)) for row in self._rows]).show()
         counts = " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in self._done.items())
         print(f"{self._faces} face{'' if self._faces == 1 else 's'} in {counts}")
         drawn = [place for place in self._drawn if place.exists()]  # a video may have come to grief at its end
@@ -248,3 +352,8 @@ class _Table:
 
     def _count(self, what: str) -> None:
         self._done[what] = self._done.get(what, 0) + 1
+
+
+def _score(score: float | None) -> str:
+    """A chip that was given as a face has no score."""
+    return "" if score is None else f"{score:.2f}"

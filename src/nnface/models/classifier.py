@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nnface.models.layers import ClassificationNetwork, conv_norm, fairface_heads, pooled
 from nnface.models.mobilenet import MobileNetV2
 from nnface.models.resnet import BasicBlock, Bottleneck, ResNet
-from nnface.spec import InputSpec
+from nnface.spec import AlignmentSpec, InputSpec
 
 IMAGENET_INPUT = InputSpec(
     size=224,
@@ -27,6 +27,12 @@ IMAGENET_INPUT = InputSpec(
     std=(58.395, 57.12, 57.375),
 )
 COMPACT_INPUT = replace(IMAGENET_INPUT, size=96, width=96, height=96, color="bgr", mean=(127.5,) * 3, std=(64.0,) * 3)
+
+FAIRFACE_ALIGNMENT = AlignmentSpec(
+    points=((0.323, 0.317), (0.677, 0.317), (0.5, 0.523), (0.351, 0.683), (0.649, 0.683)), margin=0.04
+)
+"""FairFace's chips of padding 0.25, which dlib cut: medians of what our detector finds in them and in their mirror
+images (``tools/fit_alignment.py``). dlib's own mean face has its eyes at 0.318 and 0.669, 0.314."""
 
 
 class CompactClassifier(ClassificationNetwork):
@@ -41,6 +47,7 @@ class CompactClassifier(ClassificationNetwork):
     """
 
     default_input = COMPACT_INPUT
+    default_alignment = FAIRFACE_ALIGNMENT
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class ResNetClassifier(ResNet, ClassificationNetwork):
     """A ResNet with one linear layer; keys as torchvision's and FairFace's."""
 
     default_input = IMAGENET_INPUT
+    default_alignment = FAIRFACE_ALIGNMENT
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], races: int) -> None:
         super().__init__(block, depths)
@@ -91,6 +99,7 @@ class MobileNetV2Classifier(MobileNetV2, ClassificationNetwork):
     """MobileNetV2 with one linear layer; the backbone's keys as torchvision's."""
 
     default_input = IMAGENET_INPUT
+    default_alignment = FAIRFACE_ALIGNMENT
 
     def __init__(self, races: int = 7) -> None:
         super().__init__()

@@ -79,6 +79,7 @@ def default_spec(architecture: str, *, licence: str = "not stated", **settings: 
             settings=settings,
             input=network.default_input,
             classification=ClassificationSpec(heads=network.heads),
+            alignment=network.default_alignment,
             licence=licence,
         )
     if not isinstance(network, DetectionNetwork):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4, DetectionSpec, InputSpec
+from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4, AlignmentSpec, DetectionSpec, InputSpec
 
 
 class DetectionNetwork(nn.Module):
@@ -40,6 +40,8 @@ class ClassificationNetwork(nn.Module):
 
     default_input: InputSpec
     """How face chips become its input, unless the Spec of its weights says otherwise."""
+    default_alignment: AlignmentSpec
+    """Where the landmarks lie in the chips that it was trained on, likewise."""
     heads: Mapping[str, tuple[str, ...]]
     """Each output's labels, in order."""
 

@@ -145,9 +145,7 @@ class Classifier:
         Raises:
             UsageError: a side has fewer than 10 pixels.
         """
-        height, width = image.shape[:2]
-        if min(height, width) < SMALLEST:
-            raise UsageError(f"the chip is {width} x {height}; under {SMALLEST} pixels a face shows nothing to tell")
+        check_chip(image)
         return resized(image, self.size)
 
     def answers(self, chips: Sequence[Pixels | None]) -> list[dict[str, Attribute]]:
@@ -205,6 +203,17 @@ class Classifier:
             certain=confidence >= self._meaning.min_confidence.get(head, 0.0),
             probabilities=dict(zip(labels, map(float, row), strict=True)),
         )
+
+
+def check_chip(image: Pixels) -> None:
+    """Whether a picture can be a face chip.
+
+    Raises:
+        UsageError: a side has fewer than 10 pixels.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise UsageError(f"the chip is {width} x {height}; under {SMALLEST} pixels a face shows nothing to tell")
 
 
 def whole(image: Pixels) -> Faces:

@@ -1,9 +1,10 @@
 """Plots as PNG bytes, drawn by matplotlib (the extra ``[eval]``) without a display."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nnface.errors import DependencyError
@@ -81,6 +82,31 @@ def bars(
     axes.set_xticks(list(places), [f"{_plain(name)}\n{value:.1f}" for name, value in shown.items()])
     if y_range is not None:
         axes.set_ylim(*y_range)
+    return _png(figure)
+
+
+def matrix(counts: ArrayLike, names: Sequence[str], *, title: str, x: str, y: str) -> bytes:
+    """A square table of counts as shares of each row, darker for more, with the per cent written in, as PNG.
+
+    Args:
+        counts: (n, n).
+        names: of rows and columns.
+        title: as in :func:`lines`.
+        x: what the columns are.
+        y: what the rows are.
+    """
+    figure, axes = _figure(title, x, y)
+    table = np.asarray(counts, float)
+    shares = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
+    axes.grid(False)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(shares):
+        axes.text(
+            column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="white" if value > 55 else "black"
+        )
+    places = range(len(names))
+    axes.set_xticks(list(places), [_plain(name) for name in names], rotation=35, ha="right", fontsize=8)
+    axes.set_yticks(list(places), [_plain(name) for name in names], fontsize=8)
     return _png(figure)
 
 

@@ -1,0 +1,469 @@
+"""The FairFace benchmark: a classifier over labelled chips, accuracy by group, a report of whom it fails."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.datasets.fairface import four_races
+from nnface.datasets.samples import AttributeSample
+from nnface.errors import DataError, ModelFileError, NnfaceError, UsageError
+from nnface.files import write_atomic
+from nnface.image import Pixels, read
+from nnface.metrics import fairness
+from nnface.metrics.fairness import Gap, Share
+from nnface.predict.classifier import Classifier, softmax
+from nnface.predict.detector import Detector
+from nnface.report.table import Table, percent, percent_interval
+from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4
+from nnface.version import __version__
+
+ORDERED = ("age",)
+"""Heads whose labels have an order: off by one is told apart from off by five."""
+LEAST = 20
+"""Groups of fewer faces take no part in best, worst and gap: their figures are noise."""
+
+Logits = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """How one attribute is told."""
+
+    labels: Sequence[str]
+    accuracy: Share
+    balanced: float
+    """Mean recall of the labels."""
+    confusion: NDArray[np.int64]
+    """Row: label; column: answer."""
+    within_one: Share | None
+    """Of an ordered head: off by one label at most."""
+    mean_error: float | None
+    """Of an ordered head: mean absolute difference in labels."""
+    calibration_error: float
+    calibration: NDArray[np.floating]
+    """(bins, 3): confidence, accuracy, count."""
+    temperature: float
+    least: float
+    """The confidence below which the model says that it is not certain."""
+    abstained: float
+    """The share of faces below it."""
+    certain: Share
+    """Accuracy of the others."""
+    groups: Mapping[str, Mapping[str, Share]]
+    """For each attribute of the faces: label to the accuracy of this head among those faces."""
+    gaps: Mapping[str, Gap | None]
+    """For each attribute: between the group that fares best and the one that fares worst."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The figures of one classifier on one set."""
+
+    heads: Mapping[str, Head]
+    cells: Mapping[str, Mapping[tuple[str, ...], Share]]
+    """For each head: accuracy by race, gender and age together."""
+    faces: int
+    missed: int = 0
+    """Pictures in which a detector found no face; their answers count as wrong."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that people compare, 0..1 (mean error: in labels)."""
+        figures: dict[str, float] = {}
+        for name, head in self.heads.items():
+            figures[name] = head.accuracy.value
+            figures[f"{name}_balanced"] = head.balanced
+            if head.within_one is not None and head.mean_error is not None:
+                figures |= {f"{name}_within_1": head.within_one.value, f"{name}_mean_error": head.mean_error}
+            gap = head.gaps.get("race")
+            if gap is not None:
+                figures[f"{name}_worst_race"] = list(head.groups["race"].values())[gap.worst].value
+                figures[f"{name}_race_gap"] = gap.value
+            figures[f"{name}_calibration_error"] = head.calibration_error
+            figures[f"{name}_abstained"] = head.abstained
+        return figures
+
+
+def fitting(classifier: Classifier, samples: Sequence[AttributeSample]) -> list[AttributeSample]:
+    """The samples with labels as the classifier's heads count them.
+
+    Raises:
+        ModelFileError: the classifier tells other things than FairFace labels.
+        DataError: there is no sample.
+    """
+    if not samples:
+        raise DataError("there is no face to measure on")
+    heads = {name: tuple(labels) for name, labels in classifier.heads.items()}
+    if heads == dict(FAIRFACE_HEADS):
+        return list(samples)
+    if heads == FAIRFACE_HEADS_4:
+        return four_races(samples)
+    raise ModelFileError(f"{classifier.name} tells {', '.join(heads)} with other labels than FairFace has")
+
+
+def run(
+    classifier: Classifier, samples: Sequence[AttributeSample], detector: Detector | None = None
+) -> Iterator[tuple[AttributeSample, Logits | None]]:
+    """The logits of each face, (labels,) for each head, in order; the next pictures are decoded meanwhile.
+
+    Args:
+        classifier: what is measured.
+        samples: faces.
+        detector: None: each picture is the chip. Else the face nearest the middle of each picture is cut out by its
+            landmarks; where none is found, the answer is None.
+
+    Raises:
+        ImageError: a picture cannot be read: a benchmark with a hole has no figure.
+        DataError: a picture is too small to be a chip.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        items = iter(samples)
+
+        def load() -> list[tuple[AttributeSample, Pixels]]:
+            return [(s, read(s.path)) for s in islice(items, classifier.batch_size)]
+
+        coming = pool.submit(load)
+        while loaded := coming.result():
+            coming = pool.submit(load)
+            chips = [_chip(classifier, detector, s, image) for s, image in loaded]
+            logits = classifier.logits([chip for chip in chips if chip is not None])
+            row = 0
+            for (sample, _), chip in zip(loaded, chips, strict=True):
+                if chip is None:
+                    yield sample, None
+                else:
+                    yield sample, {name: values[row] for name, values in logits.items()}
+                    row += 1
+
+
+def gather(
+    classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits | None]]
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
+    """Labels (n,) and logits (n, labels) of each head, and (n,) whether there is a face; zeros where there is none."""
+    labels = {name: np.array([s.labels.get(name, -1) for s, _ in found]) for name in classifier.heads}
+    logits = {
+        name: np.stack([np.zeros(len(options), np.float32) if row is None else row[name] for _, row in found])
+        for name, options in classifier.heads.items()
+    }
+    return labels, logits, np.array([row is not None for _, row in found])
+
+
+def score(classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits | None]]) -> Result:
+    """All figures; a face that was not found counts as a wrong answer of no confidence."""
+    labels, logits, there = gather(classifier, found)
+    meaning = classifier.spec.classification
+    assert meaning is not None  # a classifier's Spec always has it
+    heads, cells, answers = {}, {}, {}
+    axes = {name: (labels[name], len(options)) for name, options in classifier.heads.items()}
+    for name, options in classifier.heads.items():
+        temperature = meaning.temperatures.get(name, 1.0)
+        probabilities = softmax(logits[name] / np.float32(temperature))
+        answers[name] = np.where(there, probabilities.argmax(1), -2)
+        confidence = np.where(there, probabilities.max(1), 0.0)
+        known = labels[name] >= 0
+        right = (answers[name] == labels[name])[known]
+        error, bins = fairness.calibration(confidence[known], right)
+        least = meaning.min_confidence.get(name, 0.0)
+        abstained, certain = fairness.selective(confidence[known], right, least)
+        seen = known & there
+        table = fairness.confusion(np.where(seen, labels[name], -1), np.maximum(answers[name], 0), len(options))
+        totals = np.bincount(labels[name][known], minlength=len(options))
+        occurring = totals > 0
+        groups = {
+            axis: dict(
+                zip(
+                    classifier.heads[axis],
+                    fairness.by_group(labels[name], answers[name], members, count),
+                    strict=True,
+                )
+            )
+            for axis, (members, count) in axes.items()
+        }
+        ordered = name in ORDERED
+        heads[name] = Head(
+            labels=options,
+            accuracy=fairness.accuracy(labels[name], answers[name]),
+            balanced=float((np.diag(table)[occurring] / totals[occurring]).mean()),
+            confusion=table,
+            within_one=fairness.within(np.where(seen, labels[name], -1), answers[name], 1) if ordered else None,
+            mean_error=fairness.mean_error(np.where(seen, labels[name], -1), answers[name]) if ordered else None,
+            calibration_error=error,
+            calibration=bins,
+            temperature=temperature,
+            least=least,
+            abstained=abstained,
+            certain=certain,
+            groups=groups,
+            gaps={axis: fairness.gap(list(shares.values()), LEAST) for axis, shares in groups.items()},
+        )
+        numbered = fairness.cells(labels[name], answers[name], list(axes.values()))
+        cells[name] = {
+            tuple(classifier.heads[axis][number] for axis, number in zip(axes, place, strict=True)): share
+            for place, share in numbered.items()
+        }
+    return Result(heads=heads, cells=cells, faces=len(found), missed=int((~there).sum()))
+
+
+def compare(
+    classifier: Classifier,
+    found: Sequence[tuple[AttributeSample, Logits | None]],
+    other: Classifier,
+    others: Sequence[tuple[AttributeSample, Logits | None]],
+) -> dict[str, tuple[float, tuple[float, float]]]:
+    """By how much the first is better than the other on the same faces: for each head, and each race within it.
+
+    Raises:
+        UsageError: the two have other heads.
+    """
+    if dict(classifier.heads) != dict(other.heads):
+        raise UsageError(f"{classifier.name} and {other.name} tell different labels, so that they do not compare")
+    labels, first, there = gather(classifier, found)
+    _, second, others_there = gather(other, others)
+    differences = {}
+    for name in classifier.heads:
+        known = labels[name] >= 0
+        right = (first[name].argmax(1) == labels[name]) & there
+        others_right = (second[name].argmax(1) == labels[name]) & others_there
+        differences[name] = fairness.paired(right[known], others_right[known])
+        for number, race in enumerate(classifier.heads["race"]):
+            chosen = known & (labels["race"] == number)
+            if chosen.any():
+                differences[f"{name}, {race}"] = fairness.paired(right[chosen], others_right[chosen])
+    return differences
+
+
+def figures_table(result: Result) -> Table:
+    """The main figures of each head."""
+    columns = ["", "accuracy", "95 % interval", "balanced", "within 1", "mean error", "worst race", "gap", "ECE"]
+    rows = []
+    for name, head in result.heads.items():
+        gap = head.gaps.get("race")
+        worst = list(head.groups["race"])[gap.worst] if gap else ""
+        rows.append(
+            [
+                name,
+                percent(head.accuracy.value),
+                percent_interval(head.accuracy.interval),
+                percent(head.balanced),
+                percent(head.within_one.value) if head.within_one else "",
+                f"{head.mean_error:.2f}" if head.mean_error is not None else "",
+                f"{worst} {percent(head.groups['race'][worst].value)}" if gap else "",
+                f"{percent(gap.value)} ({percent_interval(gap.interval)})" if gap else "",
+                percent(head.calibration_error),
+            ]
+        )
+    missed = f", no face found in {result.missed:,}" if result.missed else ""
+    return Table(f"FairFace, {result.faces:,} faces{missed}", columns, rows)
+
+
+def certainty_table(result: Result) -> Table:
+    """What holding back uncertain answers gives."""
+    rows = [
+        [
+            name,
+            f"{head.temperature:.2f}",
+            f"{head.least:.2f}",
+            percent(head.abstained),
+            percent(head.certain.value),
+            percent_interval(head.certain.interval),
+        ]
+        for name, head in result.heads.items()
+    ]
+    columns = ["", "temperature", "least confidence", "held back", "accuracy of the rest", "95 % interval"]
+    return Table("Answers that are marked as certain", columns, rows)
+
+
+def groups_table(head: Head, axis: str, name: str) -> Table:
+    """Accuracy of a head for each group of one attribute."""
+    rows = [
+        [group, percent(share.value), percent_interval(share.interval), f"{share.count:,}"]
+        for group, share in head.groups[axis].items()
+    ]
+    return Table(f"Accuracy of {name} by {axis}", [axis, "accuracy", "95 % interval", "faces"], rows)
+
+
+def confusion_table(head: Head, name: str) -> Table:
+    """Rows are labels, columns answers, in faces."""
+    rows = [[label, *(f"{v:,}" for v in row)] for label, row in zip(head.labels, head.confusion.tolist(), strict=True)]
+    return Table(f"{name}: label down, answer across", ["", *head.labels], rows)
+
+
+def cells_table(result: Result) -> Table:
+    """Every combination of race, gender and age, those that fare worst in race first; empty ones left out."""
+    first, *others = result.cells
+    rows: list[tuple[float, list[str]]] = []
+    for place, share in result.cells[first].items():
+        if share.count:
+            told = [
+                f"{percent(s.value)} ({percent_interval(s.interval)})"
+                for s in (share, *(result.cells[o][place] for o in others))
+            ]
+            rows.append((share.value, [", ".join(place), str(share.count), *told]))
+    rows.sort(key=lambda row: row[0])
+    return Table("", ["faces of", "number", first, *others], [row for _, row in rows])
+
+
+def differences_table(differences: Mapping[str, tuple[float, tuple[float, float]]], other: str) -> Table:
+    """The result of :func:`compare`."""
+    rows = [[name, percent(gain), percent_interval(bounds)] for name, (gain, bounds) in differences.items()]
+    return Table(f"Better than {other} by", ["", "accuracy", "95 % interval, paired"], rows)
+
+
+def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
+    """Everything as JSON values; NaN becomes None."""
+    heads = {
+        name: {
+            "labels": list(head.labels),
+            "accuracy": _share(head.accuracy),
+            "balanced_accuracy": _number(head.balanced),
+            "confusion": head.confusion.tolist(),
+            **({"within_one": _share(head.within_one)} if head.within_one else {}),
+            **({"mean_error": _number(head.mean_error)} if head.mean_error is not None else {}),
+            "calibration_error": _number(head.calibration_error),
+            "temperature": head.temperature,
+            "least_confidence": head.least,
+            "abstained": _number(head.abstained),
+            "certain": _share(head.certain),
+            "groups": {a: {g: _share(s) for g, s in shares.items()} for a, shares in head.groups.items()},
+            "gaps": {
+                axis: None
+                if gap is None
+                else {
+                    "best": list(head.groups[axis])[gap.best],
+                    "worst": list(head.groups[axis])[gap.worst],
+                    "value": gap.value,
+                    "interval": list(gap.interval),
+                }
+                for axis, gap in head.gaps.items()
+            },
+            "cells": [
+                {**dict(zip(result.heads, place, strict=True)), **_share(share)}
+                for place, share in result.cells[name].items()
+                if share.count
+            ],
+        }
+        for name, head in result.heads.items()
+    }
+    return {**about, "nnface": __version__, "faces": result.faces, "missed": result.missed, "heads": heads}
+
+
+def save(
+    result: Result,
+    folder: str | Path,
+    about: Mapping[str, str],
+    differences: Table | None = None,
+) -> None:
+    """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
+
+    Raises:
+        DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
+        NnfaceError: the folder cannot be made or written.
+    """
+    from nnface.report import html, plots
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    drawn: dict[str, bytes] = {}
+    sections = [
+        html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),
+        html.Section(
+            heading="In short",
+            text="Labels are what people perceived in a picture; they are noisy, and no truth about a person. "
+            "Intervals are Wilson's, 95 %. Worst race and gap: among races with at least "
+            f"{LEAST} faces. ECE: how far confidence and accuracy are apart, on average.",
+            tables=[figures_table(result), certainty_table(result)],
+        ),
+    ]
+    if differences is not None:
+        text = "On the same faces; a difference whose interval holds 0 is no difference."
+        sections.append(html.Section(heading="Side by side", text=text, tables=[differences]))
+    for name, head in result.heads.items():
+        shown = []
+        for axis in result.heads:
+            known = {g: s for g, s in head.groups[axis].items() if s.count}
+            drawn[f"{name}_by_{axis}"] = plots.bars(
+                {group.replace("_", " ").replace(" ", "\n", 1): 100 * s.value for group, s in known.items()},
+                title=f"Accuracy of {name} by {axis}, {result.faces:,} faces",
+                x=axis,
+                y="accuracy, per cent",
+                intervals={
+                    g.replace("_", " ").replace(" ", "\n", 1): (100 * s.interval[0], 100 * s.interval[1])
+                    for g, s in known.items()
+                },
+                y_range=(0, 105),
+            )
+            shown.append((f"Accuracy of {name} for each {axis}", drawn[f"{name}_by_{axis}"]))
+        drawn[f"{name}_confusion"] = plots.matrix(
+            head.confusion, head.labels, title=f"{name}: share of each label's faces by answer", x="answer", y="label"
+        )
+        shown.append((f"Confusion matrix of {name}", drawn[f"{name}_confusion"]))
+        there = head.calibration[:, 2] > 0
+        drawn[f"{name}_calibration"] = plots.lines(
+            {
+                f"{name}, ECE {percent(head.calibration_error)}": (
+                    head.calibration[there, 0],
+                    head.calibration[there, 1],
+                ),
+                "perfect": ([0, 1], [0, 1]),
+            },
+            title=f"Calibration of {name}, {result.faces:,} faces",
+            x="confidence",
+            y="accuracy",
+            x_range=(0, 1),
+            y_range=(0, 1.02),
+        )
+        shown.append((f"Accuracy of {name} against confidence", drawn[f"{name}_calibration"]))
+        tables = [groups_table(head, axis, name) for axis in result.heads]
+        sections.append(
+            html.Section(heading=name.capitalize(), tables=[*tables, confusion_table(head, name)], plots=shown)
+        )
+    sections.append(
+        html.Section(
+            heading="Race, gender and age together",
+            text="Accuracy, with its 95 % interval. Most groups are small: read the intervals.",
+            tables=[cells_table(result)],
+        )
+    )
+    for name, png in drawn.items():
+        write_atomic(folder / f"{name}.png", png)
+    write_atomic(folder / "report.json", json.dumps(to_dict(result, about), indent=1, allow_nan=False) + "\n")
+    footer = f"Made by nnface {__version__}. FairFace: Karkkainen and Joo, WACV 2021, CC BY 4.0."
+    write_atomic(folder / "report.html", html.page("Whom the classifier fails: FairFace", sections, footer))
+
+
+def figures_json(figures: Mapping[str, float]) -> str:
+    """``{"race": 0.0-1.0, ...}``; what cannot be told is null."""
+    return json.dumps({name: _number(value) for name, value in figures.items()}) + "\n"
+
+
+def _chip(classifier: Classifier, detector: Detector | None, sample: AttributeSample, image: Pixels) -> Pixels | None:
+    if detector is None:
+        try:
+            return classifier.whole_chip(image)
+        except UsageError as error:
+            raise DataError(f"{sample.path}: {error}") from error
+    faces = detector(image)
+    if len(faces) == 0:
+        return None
+    middle = np.array([faces.width, faces.height], np.float32) / 2
+    nearest = int(np.abs((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - middle).sum(1).argmin())
+    return classifier.chips(image, faces[[nearest]])[0]
+
+
+def _share(share: Share) -> dict[str, Any]:
+    low, high = share.interval
+    return {"value": _number(share.value), "count": share.count, "interval": [_number(low), _number(high)]}
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Where the five landmarks, and the box, lie in FairFace's chips: run a detector on them and take medians.
+
+    tools/fit_alignment.py FAIRFACE_DIR [--detector default] [--chips 400]
+
+The detector sees each chip of ``train`` and its mirror image on a black margin (a face that fills a picture is hard to
+find), so that what is a habit of the detector, and not of the chips, cancels out. The result is FAIRFACE_ALIGNMENT in
+models/classifier.py.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nnface import Detector, read_image
+from nnface.datasets import fairface
+
+MIRRORED = (1, 0, 2, 4, 3)
+
+
+def main():
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--detector", default="default")
+    parser.add_argument("--chips", type=int, default=400)
+    options = parser.parse_args()
+    samples = fairface.read(options.data)
+    chosen = np.random.default_rng(0).choice(len(samples), min(options.chips, len(samples)), replace=False)
+    detector = Detector(options.detector, size=320)
+    points, boxes = [], []
+    for number in chosen:
+        image = read_image(samples[number].path)
+        side = image.shape[0]
+        pad = side // 2
+        for mirrored in (False, True):
+            shown = image[:, ::-1] if mirrored else image
+            faces = detector(cv2.copyMakeBorder(shown, pad, pad, pad, pad, cv2.BORDER_CONSTANT))
+            if len(faces) == 0:
+                continue
+            centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+            nearest = int(np.abs(centres - (pad + side / 2)).sum(1).argmin())
+            found = (faces.landmarks[nearest] - pad) / side
+            points.append(np.array([1, 0]) - found[list(MIRRORED)] * [1, -1] if mirrored else found)
+            boxes.append((faces.boxes[nearest] - pad) / side)
+    template = np.median(points, 0)
+    template = (template + np.array([1, 0]) - template[list(MIRRORED)] * [1, -1]) / 2  # symmetric, as faces are
+    widths, heights = np.array(boxes)[:, 2:].T - np.array(boxes)[:, :2].T
+    print(f"{len(points)} faces in {2 * len(chosen)} chips")
+    print("points", template.round(3).tolist())
+    print("margin", round(float((1 / np.median(np.maximum(widths, heights)) - 1) / 2), 3))
+
+
+if __name__ == "__main__":
+    main()

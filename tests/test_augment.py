@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nnface.training.augment import detection as augment
 from nnface.training.augment.detection import CropPolicy, Labelled, Window
+from nnface.training.pictures import PictureCache
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
 
@@ -153,3 +154,20 @@ def test_a_picture_without_faces():
     ):
         assert result.boxes.shape == (0, 4)
         assert result.landmarks.shape == (0, 5, 2)
+
+
+@pytest.mark.parametrize("kind", ["none", "ram", "disk"])
+@pytest.mark.parametrize("width", [200, 650, 1309, 3000])
+def test_cached_pictures_keep_labels_on_their_pixels(tmp_path, monkeypatch, kind, width):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image = np.zeros((width // 2 + 3, width, 3), np.uint8)
+    box = np.array([width * 0.7, width * 0.3, width * 0.9, width * 0.45]).round()
+    x1, y1, x2, y2 = box.astype(int)
+    image[y1:y2, x1:x2] = COLOURS[1]
+    path = tmp_path / "a.jpg"
+    cv2.imwrite(str(path), image)
+    cache = PictureCache(kind, 320)
+    for _ in range(2):  # decoded, then from the cache
+        loaded, factor = cache.load(path)
+        assert factor == (1 if kind == "none" or width < 320 else 320 / width)
+        assert np.abs(extent(np.asarray(loaded), COLOURS[1]) - box * factor).max() <= 1.2

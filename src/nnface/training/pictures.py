@@ -15,7 +15,7 @@ from pooch import os_cache
 from nnface.datasets.samples import DetectionSample
 from nnface.errors import DataError
 from nnface.files import atomic_path
-from nnface.image import read, read_sized
+from nnface.image import Picture, read, read_reduced, read_sized
 from nnface.training.augment.detection import Labelled
 
 Cache = Literal["none", "ram", "disk"]
@@ -47,12 +47,15 @@ class PictureCache:
         return self.memory[path]
 
     def _decode(self, path: Path) -> tuple[NDArray[np.uint8], float]:
-        image = read(path)
-        factor = min(1.0, self.side / max(image.shape[:2]))
-        if factor < 1:
-            size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        return image, factor
+        picture = read_reduced(path, self.side)  # a large JPEG is decoded at a half, a quarter or an eighth
+        if picture.left or picture.top:  # the rare one whose turned edge is a part of a pixel
+            picture = Picture(read(path), picture.width, picture.height)
+        factor = min(1.0, self.side / max(picture.width, picture.height))
+        rows, columns = (side * picture.factor for side in picture.pixels.shape[:2])
+        size = (max(round(columns * factor), 1), max(round(rows * factor), 1))
+        if factor == 1:
+            return picture.pixels, factor
+        return np.asarray(cv2.resize(picture.pixels, size, interpolation=cv2.INTER_AREA), np.uint8), factor
 
     def _from_disk(self, path: Path) -> tuple[NDArray[np.uint8], float]:
         if path not in self.known:

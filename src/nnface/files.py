@@ -1,6 +1,5 @@
 """Files written whole or not at all, hashes, and safe names."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +42,8 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as 64 lower-case hex digits."""
+    import hashlib  # here: most runs hash nothing, and it costs milliseconds
+
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

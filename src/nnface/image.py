@@ -5,6 +5,7 @@ every published detector does it.
 """
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
@@ -176,18 +177,18 @@ def _from_pil(image: "PILImage") -> Pixels:
 def _load(path: str | Path) -> bytes:
     path = Path(path)
     try:
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{path} is a folder, not a picture")
-        if not path.exists():
-            raise ImageError(f"{path} is not there")
-        if not path.is_file():
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path} is not a regular file, so it cannot be read as a picture")
-        size = path.stat().st_size
-        if size == 0:
+        if status.st_size == 0:
             raise ImageError(f"{path} is empty")
-        if size > MAX_BYTES:
-            raise ImageError(f"{path} has {size >> 20} MB; image files up to {MAX_BYTES >> 20} MB are read")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{path} has {status.st_size >> 20} MB; image files up to {MAX_BYTES >> 20} MB are read")
         return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"{path} cannot be read: {reason}") from error

@@ -49,11 +49,11 @@ class Face:
     def to_dict(self) -> dict[str, Any]:
         """The face as JSON values, in the form of the command line's JSON Lines; what was not asked for is absent."""
         row: dict[str, Any] = {
-            "box": [round(float(v), 3) for v in self.box],
+            "box": [round(v, 3) for v in self.box.tolist()],
             "score": None if self.score is None else round(float(self.score), 6),
             "landmarks": None
             if self.landmarks is None
-            else [[round(float(x), 3), round(float(y), 3)] for x, y in self.landmarks],
+            else [[round(x, 3), round(y, 3)] for x, y in self.landmarks.tolist()],
         }
         if self.attributes is not None:
             row["attributes"] = {

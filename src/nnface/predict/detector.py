@@ -133,7 +133,7 @@ class Detector:
 
         Pictures whose inputs have one shape run together. Memory is bounded: 64 pictures are prepared at a time.
         """
-        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if isinstance(images, str | Path) or getattr(images, "ndim", 4) < 4:
             raise UsageError("batch takes many pictures; give it a list, also of one")
         if self.tile is not None:
             return [self(image, color) for image in images]

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from generated import widerface as make_widerface
 from nnface import Detector
-from nnface.errors import RecipeError, TrainingError
+from nnface.errors import ModelFileError, RecipeError, TrainingError
+from nnface.export.onnx import export
 from nnface.models import file as model_file
 from nnface.runtime.torch import TorchRunner
 from nnface.training import loop, recipe
@@ -293,3 +294,33 @@ def test_data_words(small, data, tmp_path):
     assert done.returncode == 2
     assert "--data takes widerface:DIR or coco:FILE" in done.stderr
     assert not Path(tmp_path / "run").exists()
+
+
+def test_init_starts_from_an_exported_file(small, data, tmp_path):
+    source = [f"widerface:{data}"]
+    first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=12", "optimizer.lr=0.01"])
+    exported = tmp_path / "first.onnx"
+    export(first, exported)
+    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
+    start(str(small), source, tmp_path / "b", init=exported, overrides=still)
+    detectors = [Detector(p, min_score=0.0) for p in (exported, tmp_path / "b" / "last.safetensors")]
+    picture = next((data / "WIDER_train").rglob("*.jpg"))
+    boxes = [detector(picture).boxes for detector in detectors]
+    assert len(boxes[0]) > 0
+    torch.testing.assert_close(torch.from_numpy(boxes[1]), torch.from_numpy(boxes[0]), rtol=1e-3, atol=1e-2)
+    # What a batch norm holds is what it sees, so that normalising by the batch changes little.
+    module = model_file.load(tmp_path / "b" / "last.safetensors")[0]
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(float(norm.running_var.min()) >= 0 and float(norm.running_var.max()) != 1 for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("model.settings.neck=32", "its settings is"), ("model.architecture=retinaface-mobilenet025", "its network is")],
+)
+def test_init_of_another_network_is_refused(small, data, tmp_path, override, words):
+    first = start(str(small), [f"widerface:{data}"], tmp_path / "a", overrides=["loop.steps=1"])
+    more = ["model.settings={}", "loss.kind=multibox"] if "architecture" in override else []
+    with pytest.raises(ModelFileError, match=words):
+        start(str(small), [f"widerface:{data}"], tmp_path / "b", init=first, overrides=[override, *more])
+    assert not (tmp_path / "b").exists()

@@ -21,7 +21,7 @@ from nnface.errors import DependencyError, UsageError
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default: runs/RECIPE.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped.")
-@click.option("--init", type=click.Path(path_type=Path), help="A model file whose weights the training starts from.")
+@click.option("--init", metavar="MODEL", help="Start from the weights of this model file, or model of the zoo.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the recipe, e.g. optimizer.lr=0.01."
 )
@@ -33,7 +33,7 @@ def train(
     data: Sequence[str],
     out: Path | None,
     resume: bool,
-    init: Path | None,
+    init: str | None,
     overrides: Sequence[str],
     device: str,
     threads: int | None,

@@ -42,16 +42,15 @@ class AttributesTask:
     Args:
         recipe: what to train.
         sources: name to chips, as ``--data`` names them; a tenth of each is kept for choosing.
-        init: weights to start from instead of random ones, a state dict of the same network.
     """
 
     def __init__(
         self,
         recipe: AttributesRecipe,
         sources: Mapping[str, Sequence[AttributeSample]],
-        init: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.recipe, self.init = recipe, init
+        self.recipe = recipe
+        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
         self._spec = self._make_spec()
         assert self._spec.classification is not None  # a classifier's Spec always has it
         self.heads = self._spec.classification.heads

@@ -44,16 +44,15 @@ class DetectionTask:
     Args:
         recipe: what to train.
         sources: name to pictures, as ``--data`` names them; a tenth of each is kept for choosing.
-        init: weights to start from instead of random ones, a state dict of the same network.
     """
 
     def __init__(
         self,
         recipe: DetectionRecipe,
         sources: Mapping[str, Sequence[DetectionSample]],
-        init: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.recipe, self.init = recipe, init
+        self.recipe = recipe
+        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
         data = recipe.data
         for name in [*data.weights, *data.portraits]:
             if name not in sources:

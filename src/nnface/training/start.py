@@ -2,20 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
 
 from nnface.datasets import fairface, widerface
 from nnface.datasets.interchange import coco
 from nnface.datasets.samples import AttributeSample, DetectionSample
 from nnface.errors import ModelFileError, UsageError
-from nnface.models import file as model_file
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
-from nnface.training.detection import DetectionTask
-from nnface.training.task import Task
+from nnface.training.detection import DetectionTask, normalised
+from nnface.training.initial import initial_weights
+from nnface.zoo import resolve
 
 
 def start(
@@ -24,7 +24,7 @@ def start(
     out: Path | None = None,
     *,
     resume: bool = False,
-    init: Path | None = None,
+    init: str | Path | None = None,
     overrides: Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
@@ -38,7 +38,7 @@ def start(
             ``fairface:DIR`` (its train part) for a classifier; several add up.
         out: the run folder; None: ``runs/NAME``.
         resume: go on with the run in ``out``.
-        init: a model file of the same network to start from.
+        init: a model file of the same network to start from: safetensors, exported ONNX, or a name of the zoo.
         overrides: ``KEY=VALUE`` for the recipe.
         device: ``cpu`` or ``cuda``.
         threads: of the network; None: torch's own choice.
@@ -51,21 +51,30 @@ def start(
     if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-    weights: Mapping[str, Any] | None = None
-    if init is not None:
-        module, spec = model_file.load(init)
-        if spec.architecture != plan.model.architecture:
-            raise ModelFileError(
-                f"--init {init} is a {spec.architecture}, the recipe {plan.name} trains a {plan.model.architecture}"
-            )
-        weights = module.state_dict()
-    task: Task
+    task: DetectionTask | AttributesTask
     if isinstance(plan, recipe.DetectionRecipe):
-        task = DetectionTask(plan, read_sources(data), weights)
+        task = DetectionTask(plan, read_sources(data))
     else:
-        task = AttributesTask(plan, read_chips(data), weights)
+        task = AttributesTask(plan, read_chips(data))
+    if init is not None and not resume:  # a resumed run has its weights in its state
+        task.init = _weights_of(init, task)
     folder = out if out is not None else Path("runs") / plan.name
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
+
+
+def _weights_of(init: str | Path, task: DetectionTask | AttributesTask) -> Mapping[str, Tensor]:
+    """The state dict of a model file whose network is the task's own."""
+    path = resolve(init)
+    batch = next(iter(task.batches(0, 0, 1)))
+    weights, spec = initial_weights(path, normalised(batch.images, task.spec()))
+    wanted = task.spec()
+    for what, given, needed in (
+        ("network", spec.architecture, wanted.architecture),
+        ("settings", dict(spec.settings), dict(wanted.settings)),
+    ):
+        if given != needed:
+            raise ModelFileError(f"--init {init}: its {what} is {given}, the recipe trains {needed}")
+    return weights
 
 
 def read_sources(data: Sequence[str]) -> dict[str, list[DetectionSample]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import torch
@@ -62,11 +63,18 @@ def start(
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
 
 
+class _Images(Protocol):
+    """What the batches of all tasks have."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+
 def _weights_of(init: str | Path, task: DetectionTask | AttributesTask) -> Mapping[str, Tensor]:
     """The state dict of a model file whose network is the task's own."""
     path = resolve(init)
-    batch = next(iter(task.batches(0, 0, 1)))
-    weights, spec = initial_weights(path, normalised(batch.images, task.spec()))
+    first: _Images = next(iter(task.batches(0, 0, 1)))
+    weights, spec = initial_weights(path, normalised(first.images, task.spec()))
     wanted = task.spec()
     for what, given, needed in (
         ("network", spec.architecture, wanted.architecture),

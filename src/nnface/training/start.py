@@ -1,6 +1,6 @@
 """From names to a running training: the recipe, the data, the weights to start from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -73,8 +73,8 @@ class _Images(Protocol):
 def _weights_of(init: str | Path, task: DetectionTask | AttributesTask) -> Mapping[str, Tensor]:
     """The state dict of a model file whose network is the task's own."""
     path = resolve(init)
-    first: _Images = next(iter(task.batches(0, 0, 1)))
-    weights, spec = initial_weights(path, normalised(first.images, task.spec()))
+    parts: Iterator[_Images] = task.batches(0, 0, 1)
+    weights, spec = initial_weights(path, normalised(next(parts).images, task.spec()))
     wanted = task.spec()
     for what, given, needed in (
         ("network", spec.architecture, wanted.architecture),

@@ -22,11 +22,13 @@ def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> Tr
     Returns:
         the transform, or None where the points do not determine it (all in one place, or not numbers).
     """
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
+        return None
     a = np.asarray(source, np.float64) @ (1, 1j)
     b = np.asarray(target, np.float64) @ (1, 1j)
     centred = a - a.mean()
     spread = float(np.vdot(centred, centred).real)
-    if not np.isfinite(spread) or not np.isfinite(b).all() or spread < 1e-12:
+    if spread < 1e-12:
         return None
     factor = np.vdot(centred, b - b.mean()) / spread
     if abs(factor) < 1e-12:

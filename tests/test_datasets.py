@@ -48,6 +48,7 @@ def test_invalid_faces_are_ignored_and_boxes_without_area_left_out(tmp_path):
         ("0--Parade/picture_0.jpg\nthree\n", "after line 1"),
         ("0--Parade/picture_0.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n", "after line 1"),
         ("0--Parade/picture_0.jpg\n1\n1 2 x 4\n", "after line 1"),
+        ("0--Parade/picture_0.jpg\n1\n1 2 nan 4 0 0 0 0 0 0\n", "after line 1"),
         ("1 2 3 4 0 0\n", "line 1: expected a picture's name"),
         ("9--Nowhere/other.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n", "none of the pictures"),
     ],
@@ -59,6 +60,23 @@ def test_malformed_texts_are_named(tmp_path, content, words):
         widerface.read(root)
 
 
+def test_the_layout_of_retinaface_labels(tmp_path):
+    official = widerface.read(make_widerface(tmp_path / "official"))
+    folder = tmp_path / "other" / "train"
+    folder.mkdir(parents=True)
+    (tmp_path / "official" / "WIDER_train" / "images").rename(folder / "images")
+    (tmp_path / "official" / "wider_face_split" / "retinaface_train_label.txt").rename(folder / "label.txt")
+    for a, b in zip(official, widerface.read(tmp_path / "other"), strict=True):
+        assert a.key == b.key
+        assert b.path.exists()
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=1)
+        np.testing.assert_allclose(a.landmarks, b.landmarks)
+        assert not b.ignored.any()
+    (folder / "label.txt").write_text("# 0--Parade/nobody.jpg\n1 2 3 4\n")
+    with pytest.raises(DataError, match="none of the pictures"):
+        widerface.read(tmp_path / "other")
+
+
 def test_folder_without_labels(tmp_path):
     with pytest.raises(DataError, match=r"wider_face_train_bbx_gt\.txt is not there"):
         widerface.read(tmp_path)
@@ -68,6 +86,31 @@ def test_folder_without_labels(tmp_path):
     ("content", "words"),
     [
         ("not json", "is not JSON"),
+        (json.dumps({"images": [{"file_name": "a.jpg"}]}), "picture 0 of its list needs an id and a file_name"),
+        (json.dumps({"images": [{"id": 1}]}), "picture 0 of its list needs an id and a file_name"),
+        (json.dumps({"images": [{"id": [1], "file_name": "a.jpg"}]}), "picture 0 of its list needs an id"),
+        (json.dumps({"images": ["a.jpg"]}), "picture 0 of its list needs an id"),
+        (json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}] * 2}), "two pictures have the id 1"),
+        (json.dumps({"images": [], "annotations": [{"image_id": {}}]}), "annotation 0 of its list belongs to no"),
+        (json.dumps({"images": [], "annotations": {}}), "annotations are no list"),
+        (
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a.jpg"}],
+                    "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 1e999]}],
+                }
+            ),
+            "no bbox of four numbers",
+        ),
+        (
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a.jpg"}],
+                    "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4], "keypoints": ["x"] * 15}],
+                }
+            ),
+            "keypoints that are no numbers",
+        ),
         ("[]", "no list of images"),
         (json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 7, "bbox": [0, 0, 1, 1]}]}), "no picture"),
         (

@@ -4,6 +4,11 @@
     DIR/wider_face_split/wider_face_train_bbx_gt.txt
     DIR/retinaface/train/label.txt  or  DIR/wider_face_split/retinaface_train_label.txt   (five landmarks, optional)
 
+or the layout that RetinaFace's label file comes in, which biubug6/Pytorch_Retinaface and its relatives train from:
+
+    DIR/train/images/0--Parade/0_Parade_marchingband_1_849.jpg
+    DIR/train/label.txt
+
 Pictures may also be ``.webp`` or ``.png``, and may lie flat in ``images`` without the event's folder.
 """
 
@@ -37,6 +42,8 @@ def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
         raise DataError(f"WIDER FACE has no split {split!r} with published boxes; the splits are {', '.join(SPLITS)}")
     text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     images = root / f"WIDER_{split}" / "images"
+    if not text.exists() and (root / split / "label.txt").exists():
+        return _read_retinaface_layout(root / split)
     for path in (text, images):
         if not path.exists():
             raise DataError(f"{root} is not WIDER FACE in its official layout: {path} is not there")
@@ -53,6 +60,21 @@ def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
             points_of = {key: (b, p) for key, b, p in read_retinaface(labels)}
             samples = [_with_landmarks(s, *points_of[s.key]) if s.key in points_of else s for s in samples]
             break
+    return samples
+
+
+def _read_retinaface_layout(folder: Path) -> list[DetectionSample]:
+    text, images = folder / "label.txt", folder / "images"
+    samples = []
+    for key, boxes, points in read_retinaface(text):
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        if (image := find_image(images, key)) is not None:
+            ignored = np.zeros(int(keep.sum()), bool)
+            samples.append(
+                DetectionSample(key=key, path=image, boxes=boxes[keep], landmarks=points[keep], ignored=ignored)
+            )
+    if not samples:
+        raise DataError(f"none of the pictures that {text} names is in {images}")
     return samples
 
 
@@ -75,7 +97,7 @@ def read_boxes(text: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[n
     Raises:
         DataError: a line that is not what it should be, by its number.
     """
-    lines = text.read_text(encoding="utf-8").splitlines()
+    lines = _lines(text)
     at = 0
     while at < len(lines):
         name = lines[at].strip()
@@ -94,7 +116,7 @@ def read_boxes(text: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[n
             raise DataError(
                 f"{text}, after line {at + 1}: the number of faces or a row of {name} is malformed"
             ) from error
-        if table.shape[1] < 4 or (count and len(rows) < count):
+        if table.shape[1] < 4 or (count and len(rows) < count) or not np.isfinite(table).all():
             raise DataError(f"{text}, after line {at + 1}: {name} should have {count} rows of x y w h and flags")
         at += 2 + max(count, 1)
         table = table[(table[:, 2] > 0) & (table[:, 3] > 0)]
@@ -114,7 +136,7 @@ def read_retinaface(labels: Path) -> Iterator[tuple[str, NDArray[np.float32], ND
     """
     key: str | None = None
     rows: list[list[float]] = []
-    for number, line in enumerate(labels.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(labels), 1):
         if line.startswith("#"):
             if key is not None:
                 yield (key, *_retinaface_rows(rows))
@@ -126,11 +148,18 @@ def read_retinaface(labels: Path) -> Iterator[tuple[str, NDArray[np.float32], ND
             row = [float(v) for v in line.split()]
         except ValueError as error:
             raise DataError(f"{labels}, line {number}: not a row of numbers: {line[:60]!r}") from error
-        if key is None or len(row) not in (4, 19, 20):
+        if key is None or len(row) not in (4, 19, 20) or not np.isfinite(row).all():
             raise DataError(f"{labels}, line {number}: expected '# event/name.jpg', or 4 or 20 numbers")
         rows.append((row + [-1.0] * 15)[:19])
     if key is not None:
         yield (key, *_retinaface_rows(rows))
+
+
+def _lines(text: Path) -> list[str]:
+    try:
+        return text.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {text}: {error}") from error
 
 
 def _retinaface_rows(rows: list[list[float]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -17,11 +17,13 @@ from nnface.errors import DataError
 def read(path: str | Path) -> list[DetectionSample]:
     """The pictures of a COCO file with their faces, in the file's order.
 
-    ``file_name`` is taken from the folder of the JSON file, or from a folder ``images`` beside it. The key is the
+    ``file_name`` is taken from the folder of the JSON file, or from a folder ``images`` beside it; an absolute path is
+    taken as it is. The key is the
     picture's own ``key`` if it has one, else ``file_name`` without its suffix. All categories count as faces.
 
     Raises:
-        DataError: not there, not JSON, not COCO, an annotation of an unknown picture, or a malformed box.
+        DataError: not there, not JSON, not COCO, a picture without an id of its own or a file name, an annotation of an
+            unknown picture, or a malformed box.
     """
     path = Path(path)
     try:
@@ -32,13 +34,22 @@ def read(path: str | Path) -> list[DetectionSample]:
         raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise DataError(f"{path} is not COCO's detection form: it has no list of images")
-    rows: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
-    for row in data.get("annotations", []):
-        if row.get("image_id") not in rows:
-            raise DataError(
-                f"{path}: annotation {row.get('id')} belongs to no picture (image_id {row.get('image_id')})"
-            )
-        rows[row["image_id"]].append(row)
+    annotations = data.get("annotations", [])
+    if not isinstance(annotations, list):
+        raise DataError(f"{path} is not COCO's detection form: its annotations are no list")
+    rows: dict[int | str | float, list[dict[str, Any]]] = {}
+    for number, image in enumerate(data["images"]):
+        known = isinstance(image, dict) and isinstance(image.get("id"), int | str | float)
+        if not known or not isinstance(image.get("file_name"), str) or not image["file_name"]:
+            raise DataError(f"{path}: picture {number} of its list needs an id and a file_name")
+        if image["id"] in rows:
+            raise DataError(f"{path}: two pictures have the id {image['id']!r}")
+        rows[image["id"]] = []
+    for number, row in enumerate(annotations):
+        owner = row.get("image_id") if isinstance(row, dict) else None
+        if not isinstance(owner, int | str | float) or owner not in rows:
+            raise DataError(f"{path}: annotation {number} of its list belongs to no picture (image_id {owner!r:.60})")
+        rows[owner].append(row)
     return [_sample(path, image, rows[image["id"]]) for image in data["images"]]
 
 
@@ -47,13 +58,18 @@ def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> De
     places = [path.parent / name, path.parent / "images" / name]
     try:
         boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(len(rows), 4)
+        if not np.isfinite(boxes).all():
+            raise ValueError("not finite")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: an annotation of {name} has no bbox of four numbers") from error
     landmarks = empty_landmarks(len(rows))
     for i, row in enumerate(rows):
-        keypoints = row.get("keypoints") or []
-        if len(keypoints) == 15 and min(keypoints[2::3]) > 0:
-            landmarks[i] = np.array(keypoints, np.float32).reshape(5, 3)[:, :2]
+        try:
+            keypoints = np.array(row.get("keypoints") or [], np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}: an annotation of {name} has keypoints that are no numbers") from error
+        if keypoints.shape == (15,) and keypoints[2::3].min() > 0:
+            landmarks[i] = keypoints.reshape(5, 3)[:, :2]
     keep = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     return DetectionSample(
         key=str(image.get("key", name.with_suffix("").as_posix())),

@@ -1,5 +1,7 @@
 """Boxes and points must sit on the same pixels after every augmentation: drawn rectangles are found again."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -171,3 +173,30 @@ def test_cached_pictures_keep_labels_on_their_pixels(tmp_path, monkeypatch, kind
         loaded, factor = cache.load(path)
         assert factor == (1 if kind == "none" or width < 320 else 320 / width)
         assert np.abs(extent(np.asarray(loaded), COLOURS[1]) - box * factor).max() <= 1.2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_crops_inside_hold_a_whole_face_and_nothing_beyond_the_picture(seed):
+    policy = CropPolicy(anchored=0.0, side_min=0.3, side_max=1.0, window="inside")
+    source = picture()
+    window = augment.random_window(source, 320, 320, np.random.default_rng(seed), policy)
+    assert window.width == window.height
+    assert 0.3 * 200 - 1 <= window.height <= 200
+    assert 0 <= window.x <= 300 - window.width
+    assert 0 <= window.y <= 200 - window.height
+    x2, y2 = window.x + window.width, window.y + window.height
+    boxes = source.boxes[~source.ignored]
+    assert any(x1 >= window.x and y1 >= window.y and a <= x2 and b <= y2 for x1, y1, a, b in boxes)
+
+
+def test_where_no_crop_holds_a_face_the_whole_picture_is_padded_to_a_square():
+    policy = CropPolicy(anchored=0.0, side_min=0.3, side_max=1.0, window="inside")
+    wide = replace(picture(), boxes=np.array([(5, 5, 295, 195)] * 3, np.float32))
+    for source, chosen in ((wide, policy), (picture(), replace(policy, window="whole"))):
+        window = augment.random_window(source, 320, 320, np.random.default_rng(0), chosen)
+        assert window == Window(x=0, y=0, width=300, height=300)
+    result = augment.random_crop(
+        lambda _: picture(), 300, 300, np.random.default_rng(0), replace(policy, window="whole")
+    )
+    assert len(result.boxes) == 3
+    check(result, 0.75, 6)

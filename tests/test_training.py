@@ -12,13 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from conftest import shared
+from generated import coco as make_coco
 from generated import widerface as make_widerface
 from nnface import Detector
-from nnface.errors import ModelFileError, RecipeError, TrainingError
+from nnface.datasets import widerface
+from nnface.errors import DeviceError, ModelFileError, RecipeError, TrainingError, UsageError
 from nnface.export.onnx import export
+from nnface.metrics import wider
 from nnface.models import file as model_file
+from nnface.models.create import create
 from nnface.runtime.torch import TorchRunner
 from nnface.training import loop, recipe
+from nnface.training.detection import DetectionTask
 from nnface.training.start import start
 
 SMALL = """
@@ -243,7 +249,8 @@ def test_init_starts_from_a_model_file(small, data, tmp_path):
         ("optimizer.lr", "--set takes KEY=VALUE"),
         ("loop.batch=many", "valid integer"),
         ("name.x=1", "name is a value"),
-        ("crops.size=100", "multiple of 32"),
+        ("crops.size=16", "greater than or equal to 32"),
+        ("evaluation.best=640", "none of the sizes"),
     ],
 )
 def test_recipes_are_strict(override, words):
@@ -324,3 +331,188 @@ def test_init_of_another_network_is_refused(small, data, tmp_path, override, wor
     with pytest.raises(ModelFileError, match=words):
         start(str(small), [f"widerface:{data}"], tmp_path / "b", init=first, overrides=[override, *more])
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["gone", "no picture"])
+def test_a_picture_that_fails_is_named_in_one_sentence(small, tmp_path, workers, damage):
+    data = make_widerface(tmp_path / "data")
+    cut = ["--set", f"loop.workers={workers}", "--set", "crops.mosaic=0"]
+    pictures = sorted((data / "WIDER_train").rglob("*.jpg"))
+    lost = next(path for path in pictures if path.stem == "picture_3")
+    lost.write_bytes(b"text")
+    if damage == "gone":
+        samples = widerface.read(data)
+        lost.unlink()
+        done = run(small, data, tmp_path / "run", "--data", f"coco:{make_coco(tmp_path / 'faces.json', samples)}", *cut)
+    else:
+        done = run(small, data, tmp_path / "run", *cut)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("nnface: ")
+    assert lost.name in last
+    assert "Traceback" not in done.stderr
+
+
+def test_sources_may_share_their_keys(small, tmp_path):
+    first = widerface.read(make_widerface(tmp_path / "a", seed=1))
+    second = widerface.read(make_widerface(tmp_path / "b", seed=2))
+    task = DetectionTask(recipe.load(small), {"a": first, "b": second})
+    assert len(task.chosen) == 2 * len(DetectionTask(recipe.load(small), {"a": first}).chosen)
+    seen = []
+    network = task.model()
+    network.register_forward_hook(lambda *_: seen.append(1))
+    figures = task.evaluate(network)
+    assert sum(seen) > 0
+    truth = wider.by_height({str(i): s.boxes for i, s in enumerate(task.chosen)})
+    assert {f"{name}@128" for name in truth.counted} | {"best"} == figures.keys()
+
+
+def test_an_unknown_source_for_choosing_is_named(small, data, tmp_path):
+    done = run(small, data, tmp_path / "run", "--set", 'evaluation.sources=["other"]')
+    assert done.returncode == 2
+    assert "wants data named 'other'" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_faces_to_choose_by_the_best_weights_are_the_last(small, tmp_path):
+    samples = [s for s in widerface.read(make_widerface(tmp_path / "data")) if len(s.boxes)]
+    task = DetectionTask(recipe.load(small, ["loop.steps=6", "loop.evaluate_every=2"]), {"all": samples})
+    task.chosen = []
+    loop.train(task, task.recipe, tmp_path / "run")
+    assert same(tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [row["best"] for row in rows if "best" in row] == [None] * 3
+
+
+def test_what_a_recipe_gets_wrong_is_said_before_the_run_folder_is_made(small, data, tmp_path):
+    out, source = tmp_path / "run", [f"widerface:{data}"]
+    for overrides, error, words in (
+        (["loss.kind=multibox"], RecipeError, "loss.kind multibox is not for"),
+        (["loop.accumulate=3"], RecipeError, "does not divide by 3"),
+        (["model.backbone=nowhere.pth"], UsageError, "for a network with a published backbone"),
+    ):
+        with pytest.raises(error, match=words):
+            start(str(small), source, out, overrides=overrides)
+    with pytest.raises(DeviceError, match="not on 'tpu'"):
+        start(str(small), source, out, device="tpu")
+    assert not out.exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot make the run folder"):
+        start(str(small), source, tmp_path / "file" / "run")
+
+
+def test_init_of_other_settings_is_refused(small, data, tmp_path):
+    source = [f"widerface:{data}"]
+    first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=1"])
+    with pytest.raises(ModelFileError, match="its settings is"):
+        start(str(small), source, tmp_path / "b", init=first, overrides=["model.settings.neck=24"])
+
+
+def test_a_full_disk_is_one_sentence(small, data, tmp_path):
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from nnface.commands import main; main()"
+    )
+    words = [sys.executable, "-c", limited, *command(small, data, tmp_path / "run")[3:]]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_recipe_of_an_earlier_version_resumes(small, data, tmp_path):
+    source, plan = [f"widerface:{data}"], ["loop.steps=1"]
+    start(str(small), source, tmp_path / "run", overrides=plan)
+    kept = tmp_path / "run" / "recipe.toml"
+    kept.write_text("".join(line for line in kept.open() if not line.startswith("cover =")))
+    start(str(small), source, tmp_path / "run", resume=True, overrides=plan)
+
+
+def test_means_after_a_resume_are_over_the_steps_there_were(capsys):
+    say = loop._Reporter(0, recipe.Loop(steps=100, log_every=10), 0.1, 7)
+    rows = [say.step(step, {"box": 2.0}) for step in range(8, 21)]
+    assert [row["box"] for row in rows if row] == [2.0, 2.0]
+    assert "left 0:00:0" in capsys.readouterr().err
+
+
+def backbone_file(path, architecture, prefix="", wrap=lambda state: state):
+    """An ImageNet checkpoint of the network's body with a classifier of ten classes."""
+    body = create(architecture).body
+    state = {f"{prefix}{name}": tensor for name, tensor in body.state_dict().items()}
+    torch.save(wrap(state | {f"{prefix}fc.weight": torch.zeros(10, 4), f"{prefix}fc.bias": torch.zeros(10)}), path)
+    return body.state_dict()
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_backbone_starts_the_body(data, tmp_path, wrapped):
+    name = "retinaface-mobilenet025"
+    path = tmp_path / "body.tar"
+    wrap = (lambda state: {"epoch": 1, "state_dict": state}) if wrapped else (lambda state: state)
+    given = backbone_file(path, name, "module." if wrapped else "", wrap)
+    plan = recipe.load(name, [f"model.backbone={path}"])
+    assert recipe.parse(recipe.dump(plan), name) == plan
+    task = DetectionTask(plan, {"widerface": widerface.read(data)})
+    state = task.model().state_dict()
+    assert all(torch.equal(state[f"body.{key}"], value) for key, value in given.items())
+    assert "body.tar (sha256 " in task.spec().provenance["backbone"]
+
+
+def test_a_backbone_must_fit_and_be_whole(data, tmp_path):
+    samples = {"widerface": widerface.read(data)}
+    path = tmp_path / "body.pth"
+
+    def read():
+        DetectionTask(recipe.load("retinaface-mobilenet025", [f"model.backbone={path}"]), samples)
+
+    with pytest.raises(ModelFileError, match=r"cannot read .*body\.pth"):
+        read()
+    backbone_file(path, "retinaface-mobilenet050")
+    with pytest.raises(ModelFileError, match="of another shape"):
+        read()
+    backbone_file(path, "retinaface-mobilenet025", wrap=lambda state: dict(list(state.items())[1:]))
+    with pytest.raises(ModelFileError, match="1 missing"):
+        read()
+    backbone_file(path, "retinaface-mobilenet025", wrap=lambda state: state | {"layer9.weight": torch.ones(1)})
+    with pytest.raises(ModelFileError, match=r"1 not of it .*layer9"):
+        read()
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ModelFileError, match="not a PyTorch checkpoint"):
+        read()
+
+
+def test_the_published_imagenet_backbone(data):
+    path = shared("reference/checkpoints/mobilenetV1X0.25_pretrain.tar")
+    plan = recipe.load("retinaface-mobilenet025", [f"model.backbone={path}"])
+    task = DetectionTask(plan, {"widerface": widerface.read(data)})
+    original = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = task.model().state_dict()
+    assert torch.equal(state["body.stage3.1.3.weight"], original["module.stage3.1.3.weight"])
+    body = sum(name.startswith("body.") for name in state)
+    assert body == sum(not name.startswith("module.fc.") for name in original)
+
+
+def test_decay_of_everything(small):
+    network = create("ultralight-slim")
+    part = recipe.Optimizer(weight_decay=0.1)
+    assert [group["weight_decay"] for group in loop.make_optimizer(part, network, 0.1).param_groups] == [0.1, 0.0]
+    everything = part.model_copy(update={"decay_all": True})
+    assert [group["weight_decay"] for group in loop.make_optimizer(everything, network, 0.1).param_groups] == [0.1, 0.1]
+
+
+def test_two_processes_stop_after_the_same_step(small, data, tmp_path):
+    out = tmp_path / "two"
+    sets = ["--set", "loop.save_every=1000", "--set", "loop.steps=2000", "--set", "loop.evaluate_every=2000"]
+    program = (
+        "import os, signal, sys; from nnface.commands import main; from nnface.training import loop;"
+        "old = loop._Reporter.step;"
+        "loop._Reporter.step = lambda s, n, l: (n == 5 and os.kill(os.getpid(), signal.SIGINT), old(s, n, l))[1];"
+        "main()"
+    )
+    script = tmp_path / "main.py"
+    script.write_text(program)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run([*launcher, *command(small, data, out, *sets)[3:]], capture_output=True, text=True)
+    assert done.stderr.count("nnface: interrupted") == 2, done.stderr
+    assert torch.load(out / "state.pt", weights_only=True)["step"] == 6

@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from nnface.datasets.samples import DetectionSample, split
-from nnface.errors import DataError, RecipeError
+from nnface.errors import DataError
+from nnface.files import sha256
 from nnface.metrics import wider
+from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create, default_spec
 from nnface.predict.detector import Detector
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import detection as augment
 from nnface.training.augment.detection import CropPolicy, Labelled
+from nnface.training.loading import load
 from nnface.training.matching import Target
 from nnface.training.objectives import Objective, objective
 from nnface.training.pictures import PictureCache, Pictures, Source
@@ -44,6 +46,12 @@ class DetectionTask:
     Args:
         recipe: what to train.
         sources: name to pictures, as ``--data`` names them; a tenth of each is kept for choosing.
+
+    Raises:
+        DataError: a source that the recipe names is not there, or there is nothing to train on.
+        RecipeError: the loss is not one for the network.
+        UsageError: no such network.
+        ModelFileError: the recipe's backbone cannot be read or is not the network's.
     """
 
     def __init__(
@@ -53,8 +61,14 @@ class DetectionTask:
     ) -> None:
         self.recipe = recipe
         self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
+        self._spec = self._make_spec()
+        self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
+        if recipe.model.backbone is not None:
+            with torch.device("meta"):
+                network = create(recipe.model.architecture, recipe.model.settings)
+            self.init = read_backbone(recipe.model.backbone, network)
         data = recipe.data
-        for name in [*data.weights, *data.portraits]:
+        for name in [*data.weights, *data.portraits, *recipe.evaluation.sources]:
             if name not in sources:
                 raise DataError(f"the recipe {recipe.name} wants data named {name!r}; give it with --data")
         halves = {name: split(samples) for name, samples in sources.items()}
@@ -69,13 +83,12 @@ class DetectionTask:
             portraits = [Source(name=n, samples=train[n], weight=float(len(train[n]))) for n in data.portraits]
             self.portraits = Pictures(portraits, cache, recipe.seed, True)
         self._fingerprint = _fingerprint(sources)
-        self._spec = self._make_spec()
 
     def model(self) -> nn.Module:
         """The recipe's network with random weights, or the ones that it is to start from."""
         network = create(self.recipe.model.architecture, self.recipe.model.settings)
         if self.init is not None:
-            network.load_state_dict(dict(self.init))
+            network.load_state_dict(dict(self.init), strict=False)  # a backbone is a part of it
         return network
 
     def spec(self) -> Spec:
@@ -83,28 +96,12 @@ class DetectionTask:
         return self._spec
 
     def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
-        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
-        loop = self.recipe.loop
-        shares = world * loop.accumulate
-        if loop.batch % shares:
-            raise RecipeError(f"loop.batch {loop.batch} does not divide by {shares} processes times accumulated parts")
-        size = loop.batch // shares
-        mine = range(rank * loop.accumulate, (rank + 1) * loop.accumulate)
-        firsts = (s * loop.batch + part * size for s in range(step, loop.steps) for part in mine)
-        numbers = [list(range(first, first + size)) for first in firsts]
-        loader: DataLoader[Any] = DataLoader(
-            _Crops(self),
-            batch_sampler=numbers,
-            num_workers=loop.workers,
-            collate_fn=_collate,
-            persistent_workers=False,
-            worker_init_fn=_one_thread,
-        )
-        return iter(loader)
+        """This process's parts of the steps from ``step`` on."""
+        return load(self.sample, _collate, self.recipe.loop, step, rank, world)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """What the losses are divided by; see :mod:`nnface.training.objectives`."""
-        return self._objective(batch, torch.device("cpu")).counts(batch.targets)
+        return self._objective(batch.images.shape[1], batch.images.shape[2], torch.device("cpu")).counts(batch.targets)
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
         """The weighted parts of the recipe's loss."""
@@ -115,7 +112,9 @@ class DetectionTask:
         ]
         outputs = model(normalised(batch.images.to(device), self._spec))
         with torch.autocast(device.type, enabled=False):
-            return self._objective(batch, device).losses(outputs, targets, counts)
+            return self._objective(batch.images.shape[1], batch.images.shape[2], device).losses(
+                outputs, targets, counts
+            )
 
     def names(self, batch: Batch) -> list[str]:
         """The pictures that the batch was made of."""
@@ -124,24 +123,26 @@ class DetectionTask:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """AP by face height on the tenth kept for choosing, through the ordinary predictor.
 
-        Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's size. A set without faces
-        to choose on gives ``best`` 0.
+        Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's size, and NaN where there
+        is no face to choose on.
         """
         figures: dict[str, float] = {}
+        truth = wider.by_height(
+            {str(i): s.boxes for i, s in enumerate(self.chosen)}, {str(i): s.ignored for i, s in enumerate(self.chosen)}
+        )
         for size in self.recipe.evaluation.sizes:
             detector = Detector(TorchRunner(model, self._spec), size=size, min_score=0.02)
             found = {}
             for start in range(0, len(self.chosen), 8):
-                part = self.chosen[start : start + 8]
-                for sample, faces in zip(part, detector.batch([s.path for s in part]), strict=True):
+                pictures = [s.path for s in self.chosen[start : start + 8]]
+                for number, faces in enumerate(detector.batch(pictures), start):
                     assert faces.scores is not None
-                    found[sample.key] = (faces.boxes, faces.scores)
-            truth = wider.by_height({s.key: s.boxes for s in self.chosen}, {s.key: s.ignored for s in self.chosen})
+                    found[str(number)] = (faces.boxes, faces.scores)
             curves = wider.score(found, truth) if self.chosen else {}
             for setting, curve in curves.items():
                 figures[f"{setting}@{size}"] = curve.average_precision
         chosen = [v for k, v in figures.items() if k.endswith(f"@{self.recipe.evaluation.best}") and not np.isnan(v)]
-        figures["best"] = float(np.mean(chosen)) if chosen else 0.0
+        figures["best"] = float(np.mean(chosen)) if chosen else float("nan")
         return figures
 
     def fingerprint(self) -> str:
@@ -166,25 +167,19 @@ class DetectionTask:
             result = replace(result, image=augment.photometric(result.image, rng))
         return augment.ignore_small(result, crops.smallest)
 
-    def _objective(self, batch: Batch, device: torch.device) -> Objective:
+    def _objective(self, height: int, width: int, device: torch.device) -> Objective:
         detection = self._spec.detection
         assert detection is not None  # a detector's Spec always has it
-        height, width = batch.images.shape[1:3]
         return objective(self.recipe.loss, detection, height, width, device)
 
     def _make_spec(self) -> Spec:
         recipe = self.recipe
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        provenance = {"recipe": recipe.name, **recipe.provenance}
+        provenance = {"recipe": recipe.name}
+        if (backbone := recipe.model.backbone) is not None and backbone.is_file():
+            provenance["backbone"] = f"ImageNet weights {backbone.name} (sha256 {sha256(backbone)})"
+        provenance |= recipe.provenance
         return replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
-
-
-class _Crops(Dataset[Labelled]):
-    def __init__(self, task: DetectionTask) -> None:
-        self.task = task
-
-    def __getitem__(self, number: int) -> Labelled:
-        return self.task.sample(number)
 
 
 def normalised(images: Tensor, spec: Spec) -> Tensor:
@@ -209,13 +204,6 @@ def _collate(samples: list[Labelled]) -> Batch:
     )
 
 
-def _one_thread(worker: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-
-
 def _policy(crops: Crops) -> CropPolicy:
     return CropPolicy(
         anchored=crops.anchored,
@@ -225,6 +213,7 @@ def _policy(crops: Crops) -> CropPolicy:
         cover=crops.cover,
         side_min=crops.side_min,
         side_max=crops.side_max,
+        window=crops.window,
     )
 
 

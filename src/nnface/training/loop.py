@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from nnface.errors import DeviceError, TrainingError
+from nnface.errors import DeviceError, RecipeError, TrainingError
 from nnface.models import file as model_file
 from nnface.training.recipe import Loop, Recipe, Schedule, dump
 from nnface.training.recipe import Optimizer as OptimizerPart
@@ -51,16 +52,22 @@ def train(
         recipe: its values.
         out: the run folder; it gets recipe.toml, about.json, metrics.jsonl, state.pt, best and last.safetensors.
         resume: go on from ``out/state.pt``.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` (one for each process of a machine) or ``cuda:1``.
         tensorboard: write events to ``out`` as well.
 
     Raises:
-        TrainingError: the run folder does not fit, or the loss is not finite (the pictures are named).
+        TrainingError: the run folder does not fit or cannot be written, or the loss is not finite (the pictures are
+            named).
+        RecipeError: the batch does not divide by processes and accumulated parts.
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
-    rank, world = _join_processes(device)
     place = _device(device)
+    rank, world = _join_processes(place)
+    if recipe.loop.batch % (shares := world * recipe.loop.accumulate):
+        raise RecipeError(
+            f"loop.batch {recipe.loop.batch} does not divide by {shares} processes times accumulated parts"
+        )
     folder, text = RunFolder(out), dump(recipe)
     if resume:
         folder.check(text, task.fingerprint())
@@ -105,6 +112,7 @@ def train(
                 state.average.update_parameters(state.model)
             state.step += 1
 
+            stopping = _anywhere(stop(), place)  # all processes leave after the same step
             if rank == 0:
                 row = say.step(state.step, logged)
                 if row is not None:
@@ -115,9 +123,9 @@ def train(
                     folder.log({"step": state.step, **figures})
                     _note(writer, figures, state.step)
                     say.figures(state.step, figures)
-                if state.step % loop.save_every == 0 or state.step == loop.steps or stop():
+                if state.step % loop.save_every == 0 or state.step == loop.steps or stopping:
                     state.save(folder.state)
-            if stop():
+            if stopping:
                 raise KeyboardInterrupt
     if rank == 0:
         model_file.save(folder.last, state.shipped, task.spec())
@@ -145,10 +153,13 @@ def scaled_rate(part: OptimizerPart, batch: int) -> float:
 
 
 def make_optimizer(part: OptimizerPart, model: nn.Module, lr: float) -> Optimizer:
-    """SGD or AdamW; weight decay goes to weight matrices only, not to batch norms and biases."""
+    """SGD or AdamW; weight decay goes to weight matrices, and to batch norms and biases only with ``decay_all``."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": part.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": part.weight_decay},
+        {"params": others, "weight_decay": part.weight_decay if part.decay_all else 0.0},
+    ]
     if part.name == "sgd":
         return SGD(groups, lr=lr, momentum=part.momentum)
     return AdamW(groups, lr=lr)
@@ -179,9 +190,9 @@ def _fresh_state(task: Task, recipe: Recipe, place: torch.device) -> State:
 
 
 def _evaluate(task: Task, state: State, folder: RunFolder) -> dict[str, float]:
-    """Measure the weights that would be shipped, and keep them if they are the best so far."""
+    """Measure the weights that would be shipped, and keep them if they are the best so far (NaN: no telling)."""
     figures = task.evaluate(state.shipped)
-    if figures["best"] > state.best:
+    if not figures["best"] <= state.best:
         state.best = figures["best"]
         kept = {name: round(value, 5) for name, value in figures.items() if name != "best" and math.isfinite(value)}
         model_file.save(folder.best, state.shipped, replace(task.spec(), figures=kept))
@@ -215,24 +226,35 @@ def _summed_over_processes(parts: list[Mapping[str, float]], place: torch.device
     return dict(zip(names, sums.tolist(), strict=True))
 
 
-def _join_processes(device: str) -> tuple[int, int]:
+def _anywhere(flag: bool, place: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    if not dist.is_initialized():
+        return flag
+    flags = torch.tensor(float(flag), device=place)
+    dist.all_reduce(flags)
+    return bool(flags)
+
+
+def _join_processes(place: torch.device) -> tuple[int, int]:
     """This process's rank and the number of processes, as torchrun says."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        # The others wait while the first one evaluates, which may take long; torchrun ends them if one fails.
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(days=1))
     return int(os.environ.get("RANK", "0")), world
 
 
 def _device(name: str) -> torch.device:
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise DeviceError("--device cuda was asked for, but this torch sees no CUDA device; use --device cpu")
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-        return place
-    if name != "cpu":
-        raise DeviceError(f"training runs on cpu or cuda, not on {name!r}")
-    return torch.device("cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise DeviceError(f"training runs on cpu, cuda or cuda:N, not on {name!r}")
+    place = torch.device("cuda", int(number or os.environ.get("LOCAL_RANK", "0")))
+    if place.index >= torch.cuda.device_count():
+        raise DeviceError(f"--device {name} was asked for, but this torch does not see it; use --device cpu")
+    torch.cuda.set_device(place)
+    return place
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +96,7 @@ class Pictures:
         weights = np.array([s.weight for s in used])
         self.shares = np.cumsum(weights / weights.sum())
         self.everything = [sample for source in used for sample in source.samples]
+        self._order = (-1, np.zeros(0, np.int64))
 
     def draw(self, rng: Generator) -> Labelled:
         """A random picture, by the sources' weights."""
@@ -106,8 +107,9 @@ class Pictures:
         if self.weighted:
             return self.draw(rng)
         epoch, place = divmod(number, len(self.everything))
-        order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.everything))
-        return self.load(self.everything[int(order[place])])
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.everything))
+        return self.load(self.everything[int(self._order[1][place])])
 
     def load(self, sample: DetectionSample) -> Labelled:
         """The picture in memory with its labels in the pixels of the cached copy."""
@@ -119,11 +121,6 @@ class Pictures:
             ignored=sample.ignored,
             names=(sample.key,),
         )
-
-    def only(self, names: Sequence[str]) -> "Pictures":
-        """The same for some sources, evenly over their pictures."""
-        chosen = [replace(s, weight=float(len(s.samples))) for s in self.sources if s.name in names]
-        return Pictures(chosen, self.cache, self.seed, True)
 
     def _random(self, rng: Generator) -> DetectionSample:
         source = self.sources[

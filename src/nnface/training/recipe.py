@@ -8,10 +8,10 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nnface.errors import RecipeError
 from nnface.training.recipes import shipped
@@ -31,7 +31,8 @@ class Model(Part):
     settings: dict[str, Any] = {}
     """Its keyword arguments."""
     backbone: Path | None = None
-    """A published ImageNet backbone (``.pth`` or ``.tar``) that the network's body starts from."""
+    """A published ImageNet backbone that the body of a RetinaFace starts from: a state dictionary of torchvision, or
+    biubug6's ``mobilenetV1X0.25_pretrain.tar``."""
 
 
 class Optimizer(Part):
@@ -48,6 +49,8 @@ class Optimizer(Part):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     """Not applied to batch norms and biases."""
+    decay_all: bool | None = None
+    """Apply it to those too, as the published detectors' trainings do; absent: no."""
     clip_norm: float = Field(0.0, ge=0)
     """Gradients are scaled down to this norm; 0: never."""
 
@@ -92,7 +95,7 @@ class Loop(Part):
 class Crops(Part):
     """Random crops. Faces are measured by the root of their area, in pixels of the crop."""
 
-    size: int = Field(320, ge=32, multiple_of=32)
+    size: int = Field(320, ge=32)
     """Side of the square crop, the network's input in training."""
     anchored: float = Field(0.5, ge=0, le=1)
     """Share of crops laid around a face, which gets a size from face_min to face_max."""
@@ -105,6 +108,9 @@ class Crops(Part):
     side_min: float = Field(0.3, gt=0)
     """The other crops' height in short sides of the picture, from side_min to side_max, padded beyond it."""
     side_max: float = Field(2.0, gt=0)
+    window: Literal["inside", "whole"] | None = None
+    """How the other crops lie. ``inside``: biubug6's, never beyond the picture (side_max is at most 1) and with a whole
+    face in them, or else the whole picture; ``whole``: always the whole picture, padded to a square; absent: freely."""
     smallest: float = Field(4.0, ge=0)
     """Smaller faces are ignore regions."""
     mosaic: float = Field(0.0, ge=0, le=1)
@@ -148,6 +154,12 @@ class Evaluation(Part):
     """Long sides that the detector sees."""
     best: int = 640
     """The long side whose mean AP over easy, medium and hard chooses the checkpoint."""
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> Self:
+        if self.best not in self.sizes:
+            raise ValueError(f"best is {self.best}, which is none of the sizes {self.sizes}")
+        return self
 
 
 class DetectionRecipe(Part):
@@ -272,7 +284,10 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {path}")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the recipe {path}: {error}") from error
     else:
         text = _shipped(str(name))
     return parse(text, str(name), overrides)

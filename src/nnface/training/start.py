@@ -52,6 +52,8 @@ def start(
     if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
+    if init is not None and plan.model.backbone is not None:
+        raise UsageError("--init and model.backbone both name weights to start from; give one of them")
     task: DetectionTask | AttributesTask
     if isinstance(plan, recipe.DetectionRecipe):
         task = DetectionTask(plan, read_sources(data))

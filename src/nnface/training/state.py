@@ -5,6 +5,7 @@ needs the second. What is random in a step follows from (seed, step, number), so
 """
 
 import json
+import math
 import platform
 import sys
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from nnface.errors import TrainingError
 from nnface.files import atomic_path, write_atomic
+from nnface.training.recipe import parse
 from nnface.version import __version__
 
 
@@ -44,7 +46,11 @@ class State:
         return module
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state, whole or not at all.
+
+        Raises:
+            NnfaceError: it cannot be written.
+        """
         content = {
             "step": self.step,
             "best": self.best,
@@ -53,7 +59,10 @@ class State:
             "average": self.average.state_dict() if self.average is not None else None,
         }
         with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+            try:
+                torch.save(content, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise TrainingError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
 
     def load(self, path: Path) -> None:
         """Go on from a saved state.
@@ -88,11 +97,14 @@ class RunFolder:
         """Make the folder for a new run.
 
         Raises:
-            TrainingError: there is a run in it already.
+            TrainingError: there is a run in it already, or it cannot be made.
         """
         if self.recipe.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with --resume, or choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot make the run folder {self.path}: {error.strerror or error}") from error
         about = {
             "nnface": __version__,
             "python": platform.python_version(),
@@ -113,7 +125,9 @@ class RunFolder:
         """
         if not self.recipe.exists() or not self.about.exists():
             raise TrainingError(f"there is no run to resume in {self.path}; leave --resume out to begin one")
-        if self.recipe.read_text(encoding="utf-8") != recipe:
+        begun = self.recipe.read_text(encoding="utf-8")
+        # By value: a recipe that an earlier version wrote lacks the keys that have come since.
+        if begun != recipe and parse(begun, str(self.recipe)) != parse(recipe, "this recipe"):
             raise TrainingError(
                 f"the run in {self.path} was begun with another recipe: {self.recipe}; resume with that"
             )
@@ -121,9 +135,17 @@ class RunFolder:
             raise TrainingError(f"the run in {self.path} was begun with other data; an exact resume needs the same")
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append a row to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append a row to metrics.jsonl; what is not finite becomes null, for JSON has no word for it.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
+        row = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise TrainingError(f"cannot write {self.metrics}: {error.strerror or error}") from error
 
     def forget_after(self, step: int) -> None:
         """Drop the rows of steps that a resumed run does again."""

@@ -1,22 +1,16 @@
 """Other people's PyTorch checkpoints, read as tensors and nothing else, and fitted into a network of ours."""
 
-import pickle
-import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nnface.errors import ModelFileError
 from nnface.files import sha256
+from nnface.models.checkpoint import read_tensors
 from nnface.models.create import create
-
-MAX_BYTES = 1 << 30
-"""The largest checkpoint that is read: RetinaFace with ResNet-152 and an optimiser's state has half of it."""
 
 WIDER_FACE = "weights trained on WIDER FACE: non-commercial research"
 """What binds the weights, whatever the licence of the code says."""
@@ -97,13 +91,8 @@ def read(path: str | Path, format: str) -> Checkpoint:
             to be of another FORMAT than ``format``.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ModelFileError(f"{path} has {size} bytes; checkpoints of more than {MAX_BYTES} are not read")
-        digest = sha256(path)
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+    tensors = read_tensors(path)
+    digest = sha256(path)
     known = next((known for start, known in KNOWN.items() if digest.startswith(start)), None)
     if known and known.format is None:
         raise ModelFileError(f"{path} is {known.source}; import a detector's checkpoint")
@@ -111,7 +100,7 @@ def read(path: str | Path, format: str) -> Checkpoint:
         raise ModelFileError(
             f"{path} is {known.source}, whose format is not {format}: nnface import {known.format} {path}"
         )
-    return Checkpoint(path, digest, _state(_load(path), path), known)
+    return Checkpoint(path, digest, tensors, known)
 
 
 def fit(
@@ -157,38 +146,6 @@ def fit(
     network = create(architecture)
     network.load_state_dict(tensors)
     return architecture, network.eval()
-
-
-def _load(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what old files make torch say is of no use to who imports one
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ModelFileError(
-                f"{path} is refused: it asks to run code ({wanted[1]}) when it is loaded; "
-                "ask its maker for the state dictionary alone"
-            ) from error
-        raise ModelFileError(f"{path} is not a PyTorch checkpoint, is damaged, or holds more than tensors") from error
-    except Exception as error:  # torch raises almost anything on a damaged file
-        raise ModelFileError(f"{path} is not a PyTorch checkpoint, or is truncated or damaged; get it again") from error
-
-
-def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise ModelFileError(f"{path} holds no state dictionary (names with tensors); ask its maker for one")
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in content.items():
-        plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
-        if not isinstance(name, str) or not plain:
-            raise ModelFileError(
-                f"{path} holds {name!r:.100}, which is no plain tensor; ask its maker for the state dictionary"
-            )
-        tensors[name.removeprefix("module.")] = tensor
-    return tensors
 
 
 def _some(what: str, names: list[str]) -> str:

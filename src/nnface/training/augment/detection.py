@@ -7,7 +7,7 @@ the factor that the resize really has: labels moved by another offset than the p
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -164,6 +164,8 @@ def random_window(source: Labelled, width: int, height: int, rng: Generator, pol
         centre = (source.boxes[face, :2] + source.boxes[face, 2:]) / 2
         x = float(centre[0]) - w * rng.uniform(0.1, 0.9)
         y = float(centre[1]) - h * rng.uniform(0.1, 0.9)
+    elif policy.window is not None:
+        return _contained_window(source, aspect, rng, policy)
     else:
         short = min(rows, columns) * float(np.exp(rng.uniform(np.log(policy.side_min), np.log(policy.side_max))))
         h = max(short, height / policy.enlarge)
@@ -171,6 +173,22 @@ def random_window(source: Labelled, width: int, height: int, rng: Generator, pol
         x = rng.uniform(min(0, columns - w), max(0, columns - w))
         y = rng.uniform(min(0, rows - h), max(0, rows - h))
     return Window(x=round(x), y=round(y), width=max(round(w), 1), height=max(round(h), 1))
+
+
+def _contained_window(source: Labelled, aspect: float, rng: Generator, policy: "CropPolicy") -> Window:
+    """biubug6's window (``inside``), which is never beyond the picture and holds a whole face; or the whole picture."""
+    rows, columns = source.image.shape[:2]
+    faces = source.boxes[~source.ignored]
+    largest = min(rows, columns / aspect)
+    for _ in range(250 if policy.window == "inside" and len(faces) else 0):
+        share = policy.side_max if rng.random() < 0.2 else rng.uniform(policy.side_min, policy.side_max)
+        height = max(int(largest * min(share, 1.0)), 1)
+        width = min(max(int(height * aspect), 1), columns)
+        x, y = int(rng.integers(columns - width + 1)), int(rng.integers(rows - height + 1))
+        if ((faces[:, :2] >= (x, y)) & (faces[:, 2:] <= (x + width, y + height))).all(1).any():
+            return Window(x=x, y=y, width=width, height=height)
+    height = max(rows, round(columns / aspect))
+    return Window(x=0, y=0, width=max(round(height * aspect), columns), height=height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +206,9 @@ class CropPolicy:
     side_min: float = 0.3
     """Other crops: their height in short sides of the picture, from side_min to side_max (even in the log)."""
     side_max: float = 2.0
+    window: Literal["inside", "whole"] | None = None
+    """``inside``: other crops lie in the picture, a fifth of them at side_max, and hold a whole face; ``whole``: they
+    are the whole picture, padded; None: freely."""
 
 
 Draw = Callable[[Generator], Labelled]

@@ -1,0 +1,96 @@
+"""Other people's PyTorch files, read as tensors and nothing else, and the ImageNet backbones among them."""
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nnface.errors import ModelFileError, UsageError
+
+MAX_BYTES = 1 << 30
+"""The largest checkpoint that is read: RetinaFace with ResNet-152 and an optimiser's state has half of it."""
+
+CLASSIFIERS = ("fc.", "classifier.")
+"""How the tensors of an ImageNet classifier begin, in torchvision's ResNets and MobileNets and in biubug6's."""
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The state dictionary of a PyTorch file, without the prefix ``module.``; nothing in the file is executed.
+
+    Raises:
+        ModelFileError: absent, too large, damaged, asking for more than tensors, or without a state dictionary.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
+    if size > MAX_BYTES:
+        raise ModelFileError(f"{path} has {size} bytes; checkpoints of more than {MAX_BYTES} are not read")
+    return _state(_load(path), path)
+
+
+def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
+    """A published ImageNet backbone as tensors of ``network``, which may lie on the device ``meta``.
+
+    Read are the state dictionaries of torchvision (ResNets, MobileNetV2) and biubug6's ``mobilenetV1X0.25_pretrain``.
+    Every tensor is accounted for: the classifier's are left out, the others are exactly those of the network's body.
+    Counters of batch norms may be missing, as in files of before 2018.
+
+    Returns:
+        the tensors by their names in the network, ``body.`` first.
+
+    Raises:
+        ModelFileError: as :func:`read_tensors`, not of this body, or not finite.
+        UsageError: the network has no body for a backbone.
+    """
+    body = getattr(network, "body", None)
+    if not isinstance(body, nn.Module):
+        raise UsageError("model.backbone is for a network with a published backbone (RetinaFace); leave it out")
+    tensors = {name: t for name, t in read_tensors(path).items() if not name.startswith(CLASSIFIERS)}
+    expected = body.state_dict()
+    missing = [n for n in expected if n not in tensors and not n.endswith("num_batches_tracked")]
+    extra = [n for n in tensors if n not in expected]
+    wrong = [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
+    bad = [n for n, tensor in tensors.items() if not tensor.isfinite().all()]
+    problems = {"missing": missing, "not of it": extra, "of another shape": wrong, "not finite": bad}
+    words = "; ".join(f"{len(names)} {what} ({names[0]!r:.80})" for what, names in problems.items() if names)
+    if words:
+        raise ModelFileError(f"{path} is not a backbone for this network: {words}")
+    return {f"body.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _load(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what old files make torch say is of no use to who imports one
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if wanted := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ModelFileError(
+                f"{path} is refused: it asks to run code ({wanted[1]}) when it is loaded; "
+                "ask its maker for the state dictionary alone"
+            ) from error
+        raise ModelFileError(f"{path} is not a PyTorch checkpoint, is damaged, or holds more than tensors") from error
+    except Exception as error:  # torch raises almost anything on a damaged file
+        raise ModelFileError(f"{path} is not a PyTorch checkpoint, or is truncated or damaged; get it again") from error
+
+
+def _state(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not content:
+        raise ModelFileError(f"{path} holds no state dictionary (names with tensors); ask its maker for one")
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in content.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_quantized
+        if not isinstance(name, str) or not plain:
+            raise ModelFileError(
+                f"{path} holds {name!r:.100}, which is no plain tensor; ask its maker for the state dictionary"
+            )
+        tensors[name.removeprefix("module.")] = tensor
+    return tensors

@@ -26,7 +26,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
     if size > MAX_BYTES:

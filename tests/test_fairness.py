@@ -177,7 +177,8 @@ def test_two_models_side_by_side(tmp_path, root, exported):  # noqa: F811
     assert ended.code == 0 and "Better than" in ended.out and "race, White" in ended.out
     classifier = Classifier(exported, threads=1)
     found = list(benchmark.run(classifier, data.read(root, "val")))
-    assert all(gain == 0 for gain, _ in benchmark.compare(classifier, found, classifier, found).values())
+    differences = benchmark.compare(classifier.meaning, found, classifier.meaning, found)
+    assert all(gain == 0 for gain, _ in differences.values())
 
 
 def test_a_picture_that_is_missing_or_too_small_is_named(tmp_path, exported):  # noqa: F811

@@ -38,7 +38,7 @@ def fitted(spec, module, samples):
     """The Spec with temperatures and least confidences fitted on the samples."""
     plain = replace(spec.classification, temperatures={}, min_confidence={})
     classifier = Classifier(TorchRunner(module, replace(spec, classification=plain)))
-    labels, logits, _ = benchmark.gather(classifier, list(benchmark.run(classifier, samples)))
+    labels, logits, _ = benchmark.gather(classifier.meaning, list(benchmark.run(classifier, samples)))
     temperatures, confidences = {}, {}
     for head in classifier.heads:
         temperature = round(fairness.fit_temperature(logits[head], labels[head]), 4)

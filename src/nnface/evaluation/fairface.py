@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nnface.metrics.fairness import Gap, Share
 from nnface.predict.classifier import Classifier, softmax
 from nnface.predict.detector import Detector
 from nnface.report.table import Table, percent, percent_interval
-from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4
+from nnface.spec import FAIRFACE_HEADS, FAIRFACE_HEADS_4, ClassificationSpec
 from nnface.version import __version__
 
 ORDERED = ("age",)
@@ -100,12 +100,19 @@ def fitting(classifier: Classifier, samples: Sequence[AttributeSample]) -> list[
     """
     if not samples:
         raise DataError("there is no face to measure on")
+    return list(samples) if check_heads(classifier) == 7 else four_races(samples)
+
+
+def check_heads(classifier: Classifier) -> int:
+    """The number of races that a classifier of FairFace's labels tells, 7 or 4.
+
+    Raises:
+        ModelFileError: it tells other things.
+    """
     heads = {name: tuple(labels) for name, labels in classifier.heads.items()}
-    if heads == dict(FAIRFACE_HEADS):
-        return list(samples)
-    if heads == FAIRFACE_HEADS_4:
-        return four_races(samples)
-    raise ModelFileError(f"{classifier.name} tells {', '.join(heads)} with other labels than FairFace has")
+    if heads not in (dict(FAIRFACE_HEADS), FAIRFACE_HEADS_4):
+        raise ModelFileError(f"{classifier.name} tells {', '.join(heads)} with other labels than FairFace has")
+    return len(heads["race"])
 
 
 def run(
@@ -144,25 +151,28 @@ def run(
 
 
 def gather(
-    classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits | None]]
+    meaning: ClassificationSpec, found: Sequence[tuple[AttributeSample, Logits | None]]
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.float32]], NDArray[np.bool_]]:
     """Labels (n,) and logits (n, labels) of each head, and (n,) whether there is a face; zeros where there is none."""
-    labels = {name: np.array([s.labels.get(name, -1) for s, _ in found]) for name in classifier.heads}
+    labels = {name: np.array([s.labels.get(name, -1) for s, _ in found]) for name in meaning.heads}
     logits = {
         name: np.stack([np.zeros(len(options), np.float32) if row is None else row[name] for _, row in found])
-        for name, options in classifier.heads.items()
+        for name, options in meaning.heads.items()
     }
     return labels, logits, np.array([row is not None for _, row in found])
 
 
-def score(classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits | None]]) -> Result:
-    """All figures; a face that was not found counts as a wrong answer of no confidence."""
-    labels, logits, there = gather(classifier, found)
-    meaning = classifier.spec.classification
-    assert meaning is not None  # a classifier's Spec always has it
+def score(meaning: ClassificationSpec, found: Sequence[tuple[AttributeSample, Logits | None]]) -> Result:
+    """All figures; a face that was not found counts as a wrong answer of no confidence.
+
+    Args:
+        meaning: heads, temperatures and confidences, as a classifier's Spec has them.
+        found: of :func:`run`.
+    """
+    labels, logits, there = gather(meaning, found)
     heads, cells, answers = {}, {}, {}
-    axes = {name: (labels[name], len(options)) for name, options in classifier.heads.items()}
-    for name, options in classifier.heads.items():
+    axes = {name: (labels[name], len(options)) for name, options in meaning.heads.items()}
+    for name, options in meaning.heads.items():
         temperature = meaning.temperatures.get(name, 1.0)
         probabilities = softmax(logits[name] / np.float32(temperature))
         answers[name] = np.where(there, probabilities.argmax(1), -2)
@@ -179,7 +189,7 @@ def score(classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits 
         groups = {
             axis: dict(
                 zip(
-                    classifier.heads[axis],
+                    meaning.heads[axis],
                     fairness.by_group(labels[name], answers[name], members, count),
                     strict=True,
                 )
@@ -205,16 +215,41 @@ def score(classifier: Classifier, found: Sequence[tuple[AttributeSample, Logits 
         )
         numbered = fairness.cells(labels[name], answers[name], list(axes.values()))
         cells[name] = {
-            tuple(classifier.heads[axis][number] for axis, number in zip(axes, place, strict=True)): share
+            tuple(meaning.heads[axis][number] for axis, number in zip(axes, place, strict=True)): share
             for place, share in numbered.items()
         }
     return Result(heads=heads, cells=cells, faces=len(found), missed=int((~there).sum()))
 
 
+def joined_races(
+    meaning: ClassificationSpec, found: Sequence[tuple[AttributeSample, Logits | None]]
+) -> tuple[ClassificationSpec, list[tuple[AttributeSample, Logits | None]]]:
+    """What a classifier of seven races says of four, for data sets that have no more (UTKFace).
+
+    East and Southeast Asian are added up to Asian; Latino_Hispanic and Middle Eastern have no place among the four and
+    are left out of the answer.
+    """
+    if len(meaning.heads["race"]) == len(FAIRFACE_HEADS_4["race"]):
+        return meaning, list(found)
+    temperature = np.float32(meaning.temperatures.get("race", 1.0))
+    places = [FAIRFACE_HEADS["race"].index(name) for name in ("White", "Black", "East Asian", "Indian")]
+    southeast = FAIRFACE_HEADS["race"].index("Southeast Asian")
+
+    def joined(logits: Logits) -> Logits:
+        probabilities = softmax(logits["race"] / temperature)
+        four = probabilities[places]
+        four[2] += probabilities[southeast]
+        return {**logits, "race": np.log(np.maximum(four / max(four.sum(), 1e-30), 1e-30))}
+
+    temperatures = {name: value for name, value in meaning.temperatures.items() if name != "race"}
+    four = replace(meaning, heads=FAIRFACE_HEADS_4, temperatures=temperatures)
+    return four, [(sample, None if logits is None else joined(logits)) for sample, logits in found]
+
+
 def compare(
-    classifier: Classifier,
+    meaning: ClassificationSpec,
     found: Sequence[tuple[AttributeSample, Logits | None]],
-    other: Classifier,
+    other: ClassificationSpec,
     others: Sequence[tuple[AttributeSample, Logits | None]],
 ) -> dict[str, tuple[float, tuple[float, float]]]:
     """By how much the first is better than the other on the same faces: for each head, and each race within it.
@@ -222,33 +257,33 @@ def compare(
     Raises:
         UsageError: the two have other heads.
     """
-    if dict(classifier.heads) != dict(other.heads):
-        raise UsageError(f"{classifier.name} and {other.name} tell different labels, so that they do not compare")
-    labels, first, there = gather(classifier, found)
+    if dict(meaning.heads) != dict(other.heads):
+        raise UsageError("the two models tell different labels, so that they do not compare")
+    labels, first, there = gather(meaning, found)
     _, second, others_there = gather(other, others)
     differences = {}
-    for name in classifier.heads:
+    for name in meaning.heads:
         known = labels[name] >= 0
         right = (first[name].argmax(1) == labels[name]) & there
         others_right = (second[name].argmax(1) == labels[name]) & others_there
         differences[name] = fairness.paired(right[known], others_right[known])
-        for number, race in enumerate(classifier.heads["race"]):
+        for number, race in enumerate(meaning.heads["race"]):
             chosen = known & (labels["race"] == number)
             if chosen.any():
                 differences[f"{name}, {race}"] = fairness.paired(right[chosen], others_right[chosen])
     return differences
 
 
-def figures_table(result: Result) -> Table:
-    """The main figures of each head."""
+def figures_table(result: Result, name: str = "FairFace") -> Table:
+    """The main figures of each head; ``name`` is the data set's."""
     columns = ["", "accuracy", "95 % interval", "balanced", "within 1", "mean error", "worst race", "gap", "ECE"]
     rows = []
-    for name, head in result.heads.items():
+    for attribute, head in result.heads.items():
         gap = head.gaps.get("race")
         worst = list(head.groups["race"])[gap.worst] if gap else ""
         rows.append(
             [
-                name,
+                attribute,
                 percent(head.accuracy.value),
                 percent_interval(head.accuracy.interval),
                 percent(head.balanced),
@@ -260,7 +295,7 @@ def figures_table(result: Result) -> Table:
             ]
         )
     missed = f", no face found in {result.missed:,}" if result.missed else ""
-    return Table(f"FairFace, {result.faces:,} faces{missed}", columns, rows)
+    return Table(f"{name}, {result.faces:,} faces{missed}", columns, rows)
 
 
 def certainty_table(result: Result) -> Table:
@@ -359,6 +394,7 @@ def save(
     folder: str | Path,
     about: Mapping[str, str],
     differences: Table | None = None,
+    name: str = "FairFace",
 ) -> None:
     """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
 
@@ -381,19 +417,19 @@ def save(
             text="Labels are what people perceived in a picture; they are noisy, and no truth about a person. "
             "Intervals are Wilson's, 95 %. Worst race and gap: among races with at least "
             f"{LEAST} faces. ECE: how far confidence and accuracy are apart, on average.",
-            tables=[figures_table(result), certainty_table(result)],
+            tables=[figures_table(result, name), certainty_table(result)],
         ),
     ]
     if differences is not None:
         text = "On the same faces; a difference whose interval holds 0 is no difference."
         sections.append(html.Section(heading="Side by side", text=text, tables=[differences]))
-    for name, head in result.heads.items():
+    for attribute, head in result.heads.items():
         shown = []
         for axis in result.heads:
             known = {g: s for g, s in head.groups[axis].items() if s.count}
-            drawn[f"{name}_by_{axis}"] = plots.bars(
+            drawn[f"{attribute}_by_{axis}"] = plots.bars(
                 {group.replace("_", " ").replace(" ", "\n", 1): 100 * s.value for group, s in known.items()},
-                title=f"Accuracy of {name} by {axis}, {result.faces:,} faces",
+                title=f"Accuracy of {attribute} by {axis}, {result.faces:,} faces",
                 x=axis,
                 y="accuracy, per cent",
                 intervals={
@@ -402,30 +438,36 @@ def save(
                 },
                 y_range=(0, 105),
             )
-            shown.append((f"Accuracy of {name} for each {axis}", drawn[f"{name}_by_{axis}"]))
-        drawn[f"{name}_confusion"] = plots.matrix(
-            head.confusion, head.labels, title=f"{name}: share of each label's faces by answer", x="answer", y="label"
+            shown.append((f"Accuracy of {attribute} for each {axis}", drawn[f"{attribute}_by_{axis}"]))
+        drawn[f"{attribute}_confusion"] = plots.matrix(
+            head.confusion,
+            head.labels,
+            title=f"{attribute}: share of each label's faces by answer",
+            x="answer",
+            y="label",
         )
-        shown.append((f"Confusion matrix of {name}", drawn[f"{name}_confusion"]))
+        shown.append((f"Confusion matrix of {attribute}", drawn[f"{attribute}_confusion"]))
         there = head.calibration[:, 2] > 0
-        drawn[f"{name}_calibration"] = plots.lines(
+        drawn[f"{attribute}_calibration"] = plots.lines(
             {
-                f"{name}, ECE {percent(head.calibration_error)}": (
+                f"{attribute}, ECE {percent(head.calibration_error)}": (
                     head.calibration[there, 0],
                     head.calibration[there, 1],
                 ),
                 "perfect": ([0, 1], [0, 1]),
             },
-            title=f"Calibration of {name}, {result.faces:,} faces",
+            title=f"Calibration of {attribute}, {result.faces:,} faces",
             x="confidence",
             y="accuracy",
             x_range=(0, 1),
             y_range=(0, 1.02),
         )
-        shown.append((f"Accuracy of {name} against confidence", drawn[f"{name}_calibration"]))
-        tables = [groups_table(head, axis, name) for axis in result.heads]
+        shown.append((f"Accuracy of {attribute} against confidence", drawn[f"{attribute}_calibration"]))
+        tables = [groups_table(head, axis, attribute) for axis in result.heads]
         sections.append(
-            html.Section(heading=name.capitalize(), tables=[*tables, confusion_table(head, name)], plots=shown)
+            html.Section(
+                heading=attribute.capitalize(), tables=[*tables, confusion_table(head, attribute)], plots=shown
+            )
         )
     sections.append(
         html.Section(
@@ -434,11 +476,12 @@ def save(
             tables=[cells_table(result)],
         )
     )
-    for name, png in drawn.items():
-        write_atomic(folder / f"{name}.png", png)
+    for title, png in drawn.items():
+        write_atomic(folder / f"{title}.png", png)
     write_atomic(folder / "report.json", json.dumps(to_dict(result, about), indent=1, allow_nan=False) + "\n")
-    footer = f"Made by nnface {__version__}. FairFace: Karkkainen and Joo, WACV 2021, CC BY 4.0."
-    write_atomic(folder / "report.html", html.page("Whom the classifier fails: FairFace", sections, footer))
+    data = "FairFace: Karkkainen and Joo, WACV 2021, CC BY 4.0." if name == "FairFace" else ""
+    footer = f"Made by nnface {__version__}. {data}"
+    write_atomic(folder / "report.html", html.page(f"Whom the classifier fails: {name}", sections, footer))
 
 
 def figures_json(figures: Mapping[str, float]) -> str:

@@ -64,14 +64,14 @@ class Classifier:
         self.spec = self.runner.spec
         if self.spec.classification is None:
             raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to classify faces")
-        self._meaning = self.spec.classification
+        self.meaning = self.spec.classification
         self.size = self.spec.input.size
         self.batch_size = batch
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:
         """Each attribute with its labels, in order."""
-        return self._meaning.heads
+        return self.meaning.heads
 
     def __call__(self, image: ImageLike, faces: Faces | None = None, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
         """The attributes of a picture's faces.
@@ -160,9 +160,9 @@ class Classifier:
         Raises:
             ModelFileError: the network's outputs are not numbers.
         """
-        heads = self._meaning.heads
+        heads = self.meaning.heads
         scaled = {
-            name: values / np.float32(self._meaning.temperatures.get(name, 1.0) or 1.0)
+            name: values / np.float32(self.meaning.temperatures.get(name, 1.0) or 1.0)
             for name, values in self.logits(chips).items()
         }
         return {name: softmax(scaled[name]) for name in heads}
@@ -170,7 +170,7 @@ class Classifier:
     def logits(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
         """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR."""
         parts: dict[str, list[NDArray[np.float32]]] = {
-            name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self._meaning.heads.items()
+            name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self.meaning.heads.items()
         }
         for start in range(0, len(chips), self.batch_size):
             outputs = self.runner.run(self.prepare(chips[start : start + self.batch_size]))
@@ -194,13 +194,13 @@ class Classifier:
         return [{name: self._attribute(name, rows[i]) for name, rows in probabilities.items()} for i in range(count)]
 
     def _attribute(self, head: str, row: NDArray[np.float32]) -> Attribute:
-        labels = self._meaning.heads[head]
+        labels = self.meaning.heads[head]
         best = int(row.argmax())
         confidence = float(row[best])
         return Attribute(
             label=labels[best],
             confidence=confidence,
-            certain=confidence >= self._meaning.min_confidence.get(head, 0.0),
+            certain=confidence >= self.meaning.min_confidence.get(head, 0.0),
             probabilities=dict(zip(labels, map(float, row), strict=True)),
         )
 

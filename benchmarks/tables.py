@@ -51,8 +51,10 @@ class Source:
     file: str
     columns: dict[str, Cell]
     order: Callable[[dict[str, Any]], Any] | None = None
+    part: str = "rows"
+    """The list of the file that is shown."""
     only: str | None = None
-    """Only the rows of this detector."""
+    """Only the rows of this detector or model."""
 
 
 FIGURES: dict[str, Cell] = {
@@ -65,7 +67,50 @@ HEIGHTS: dict[str, Cell] = {
     name: height(name) for name in ("under 16", "16 to 32", "32 to 64", "64 to 128", "128 and more")
 }
 
+
+def share(part: str, key: str) -> Cell:
+    """A share of a part of the row in per cent, with its interval."""
+
+    def cell(row: dict[str, Any]) -> str:
+        low, high = row[part][key]["interval"]
+        return f"{100 * row[part][key]['value']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+    return cell
+
+
+def plain(part: str, key: str) -> Cell:
+    """A share in per cent, without an interval."""
+    return lambda row: f"{100 * row[part][key]:.1f}" if key in row[part] else "-"
+
+
+ATTRIBUTES: dict[str, Cell] = {
+    **{head: share("accuracy", head) for head in ("race", "gender", "age")},
+    "age within 1": plain("figures", "age_within_1"),
+    "worst race": plain("figures", "race_worst_race"),
+}
+CROPS: dict[str, Cell] = {
+    **{f"{head}, found and aligned": share("in_scenes_aligned", head) for head in ("race", "gender", "age")},
+    "race, by box": share("in_scenes_by_box", "race"),
+    "not found": text("not_found"),
+    "race stays": plain("stable", "race"),
+    "gender stays": plain("stable", "gender"),
+    "age stays": plain("stable", "age"),
+}
+
 TABLES = {
+    "card-attributes": Source("fairface-holdout.json", ATTRIBUTES, only="attributes"),
+    "card-attributes-crops": Source("fairface-holdout.json", CROPS, only="attributes"),
+    "fairface-holdout": Source("fairface-holdout.json", {"model": text("model"), **ATTRIBUTES}),
+    "fairface-holdout-crops": Source("fairface-holdout.json", {"model": text("model"), **CROPS}),
+    "fairface-speed": Source(
+        "fairface-holdout.json",
+        {
+            "model": text("model"),
+            "faces a second": lambda row: f"{row['faces_per_second']:.0f}",
+            "threads": text("threads"),
+        },
+        part="speed",
+    ),
     **{
         f"card-{name}": Source("widerface-holdout.json", {**FIGURES, **HEIGHTS}, only=name)
         for name in ("default", "fast")
@@ -92,11 +137,12 @@ TABLES = {
 
 
 def render(name: str, results: Path) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; without rows while there is no result yet."""
     source = TABLES[name]
-    rows = json.loads((results / source.file).read_text("utf-8"))["rows"]
+    file = results / source.file
+    rows = json.loads(file.read_text("utf-8"))[source.part] if file.is_file() else []
     if source.only is not None:
-        rows = [row for row in rows if row["detector"] == source.only]
+        rows = [row for row in rows if row.get("detector", row.get("model")) == source.only]
     if source.order is not None:
         rows = sorted(rows, key=source.order)
     cells = [[cell(row) for cell in source.columns.values()] for row in rows]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nnface import draw
-from nnface.results import Faces
+from nnface.results import Attribute, Faces
 
 
 def _faces(*boxes: tuple[float, float, float, float], width: int, height: int, points: bool = True) -> Faces:
@@ -91,3 +91,13 @@ def test_any_box_on_any_picture_is_survived(
 ) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         _changed(np.full((height, width, 3), 90, np.uint8), _faces(*boxes, width=width, height=height))
+
+
+def test_attributes_stand_beside_the_face_and_not_on_it() -> None:
+    told = {"age": Attribute(label="20-29", confidence=0.6, certain=False, probabilities={"20-29": 0.6})}
+    image = np.full((600, 800, 3), 90, np.uint8)
+    for box, below in [((300, 200, 500, 440), False), ((300, 4, 500, 250), True)]:
+        plain = _faces(box, width=800, height=600, points=False)
+        extra = _changed(image, plain.with_attributes([told])) & ~_changed(image, plain)
+        rows = np.flatnonzero(extra.any(axis=1))
+        assert rows.size and (rows.min() >= box[3] if below else rows.max() <= box[1] + 2)

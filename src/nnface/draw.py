@@ -77,20 +77,20 @@ def _label(canvas: NDArray[np.uint8], face: Face, thickness: int, taken: list[tu
         return
     height, width = canvas.shape[:2]
     # The text is at most a fiftieth of the picture and an eighth of the face, and never too small to read.
-    pixels = max(8.0, min(math.sqrt(height * width) / 50, _side(face) / 8))
+    pixels = max(8.0, min(math.sqrt(height * width) / 50, _side(face) / (12 if told else 8)))
     scale = pixels / 21  # the capitals of this font are 21 pixels high at scale 1
     stroke = max(1, round(1.5 * scale))
     sizes = [cv2.getTextSize(line, _FONT, scale, stroke)[0] for line in lines]
     text_width, text_height = max(width for width, _ in sizes), max(height for _, height in sizes)
     pad = max(2, round(pixels / 4))
     box_width, box_height = text_width + 2 * pad, (text_height + pad) * len(lines) + pad
-    x1, y1, x2, _ = _corners(canvas, face)
+    x1, y1, x2, y2 = _corners(canvas, face)
     if box_width > (1.0 if told else 0.6) * (x2 - x1):
         return
     left = min(max(x1 - thickness // 2, 0), max(width - box_width, 0))
     top = y1 - box_height - thickness // 2
-    if top < 0:  # no room above: inside the box
-        top = max(y1, 0)
+    if top < 0:  # no room above: a score inside the box, several lines below it
+        top = min(y2, height - box_height) if told else max(y1, 0)
     place = (left, top, left + box_width, top + box_height)
     if any(place[0] < b[2] and b[0] < place[2] and place[1] < b[3] and b[1] < place[3] for b in taken):
         return

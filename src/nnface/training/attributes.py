@@ -3,13 +3,11 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from nnface.datasets.fairface import four_races
 from nnface.datasets.samples import AttributeSample, split
@@ -20,6 +18,7 @@ from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import attributes as augment
 from nnface.training.detection import normalised
+from nnface.training.loading import load
 from nnface.training.losses.attributes import soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import AttributesRecipe
@@ -94,22 +93,7 @@ class AttributesTask:
 
     def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
         """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
-        loop = self.recipe.loop
-        shares = world * loop.accumulate
-        if loop.batch % shares:
-            raise RecipeError(f"loop.batch {loop.batch} does not divide by {shares} processes times accumulated parts")
-        size = loop.batch // shares
-        mine = range(rank * loop.accumulate, (rank + 1) * loop.accumulate)
-        firsts = (s * loop.batch + part * size for s in range(step, loop.steps) for part in mine)
-        numbers = [list(range(first, first + size)) for first in firsts]
-        loader: DataLoader[Any] = DataLoader(
-            _Chips(self),
-            batch_sampler=numbers,
-            num_workers=loop.workers,
-            collate_fn=self._collate,
-            worker_init_fn=_one_thread,
-        )
-        return iter(loader)
+        return load(self.sample, self._collate, self.recipe.loop, step, rank, world)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """For each head the labels that there are."""
@@ -142,10 +126,10 @@ class AttributesTask:
         """Accuracies on the tenth kept for choosing, through the ordinary predictor.
 
         ``race``, ``gender``, ``age`` exact, ``age_within_1``, ``worst_race`` (the recall of the race that fares
-        worst); ``best`` as the recipe weighs them. A set without chips to choose on gives ``best`` 0.
+        worst); ``best`` as the recipe weighs them, NaN without chips to choose on.
         """
         if not self.chosen:
-            return {"best": 0.0}
+            return {"best": float("nan")}
         classifier = Classifier(TorchRunner(model, self._spec), batch=64)
         chips = [resized(np.asarray(self.cache.load(s.path)[0]), classifier.size) for s in self.chosen]
         logits = classifier.logits(chips)
@@ -211,21 +195,6 @@ class AttributesTask:
         size = recipe.augment.size
         plan = replace(spec.input, size=size, width=size, height=size)
         return replace(spec, input=plan, provenance={"recipe": recipe.name, **recipe.provenance})
-
-
-class _Chips(Dataset[tuple[NDArray[np.uint8], AttributeSample]]):
-    def __init__(self, task: AttributesTask) -> None:
-        self.task = task
-
-    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], AttributeSample]:
-        return self.task.sample(number)
-
-
-def _one_thread(worker: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def _fingerprint(sources: Mapping[str, Sequence[AttributeSample]]) -> str:

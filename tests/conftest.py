@@ -1,6 +1,7 @@
 """What several tests need, and which of the tests marked slow run."""
 
 import math
+import signal
 import zlib
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,10 @@ SAMPLED = 4
 # Hypothesis fails an example that takes longer than 200 ms unless told otherwise: on a busy machine any does.
 settings.register_profile("nnface", deadline=None)
 settings.load_profile("nnface")
+
+
+# A suite that a shell started in the background ignores Ctrl-C, and so would every process that it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def shared(path: str) -> Path:

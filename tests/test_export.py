@@ -152,7 +152,7 @@ def test_what_computes_something_else_never_gets_the_name(tmp_path, saved):
     changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
     weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
     onnx.save(proto, tmp_path / "b.onnx")
-    network = exporter._Runner(module).eval()
+    network = exporter._Runner(module, detects=True).eval()
     exporter._verify(tmp_path / "a.onnx", network, spec.input, "a.onnx")
     with pytest.raises(NnfaceError, match=r"cannot write b\.onnx: .* differ from torch's"):
         exporter._verify(tmp_path / "b.onnx", network, spec.input, "b.onnx")

@@ -35,6 +35,13 @@ FAIRFACE_HEADS: Mapping[str, tuple[str, ...]] = {
 FAIRFACE_HEADS_4 = {**FAIRFACE_HEADS, "race": ("White", "Black", "Asian", "Indian")}
 """The same with the four races of FairFace's second network."""
 
+CELEBAMASK_LABELS = (
+    "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip",
+    "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth",
+)  # fmt: skip
+"""CelebAMask-HQ's labels in its own order and words: ``l_`` is the subject's left, on the right of the picture;
+``eye_g`` eyeglasses, ``ear_r`` earring, ``neck_l`` necklace, ``mouth`` the inside between the lips."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:
@@ -102,7 +109,11 @@ class ClassificationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentationSpec:
-    """What a parser's output ``logits`` (N, C, h, w) means: the names of the C labels, in order."""
+    """What a parser's output ``logits`` (N, C, h, w) means: the names of the C labels, in order.
+
+    The logits lie on a grid of any size that covers the network's input; a predictor enlarges them, bilinear with
+    pixel centres at 0.5 (``align_corners`` false), before it takes the likeliest label.
+    """
 
     labels: tuple[str, ...]
 

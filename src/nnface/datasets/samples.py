@@ -36,6 +36,18 @@ class AttributeSample:
     """For each head the number of its label; -1 where there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationSample:
+    """A portrait and its label image."""
+
+    key: str
+    """The picture's name inside its data set, without a suffix; it decides the split for choosing."""
+    path: Path
+    mask: Path
+    """A label image, 8-bit, one number of CelebAMask-HQ's order a pixel (grey or palette PNG), often smaller than the
+    picture and of the same shape."""
+
+
 class _Keyed(Protocol):
     @property
     def key(self) -> str: ...

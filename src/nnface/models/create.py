@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from nnface.errors import UsageError
-from nnface.models import anchorfree, classifier, retinaface, retinaface_dense, ultralight
-from nnface.models.layers import ClassificationNetwork, DetectionNetwork
-from nnface.spec import ClassificationSpec, Spec
+from nnface.models import anchorfree, classifier, parser, retinaface, retinaface_dense, ultralight
+from nnface.models.layers import ClassificationNetwork, DetectionNetwork, SegmentationNetwork
+from nnface.spec import ClassificationSpec, SegmentationSpec, Spec
 
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "anchorfree": anchorfree.AnchorFree,
@@ -35,6 +35,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "classifier-resnet18": classifier.resnet18,
     "classifier-resnet34": classifier.resnet34,
     "classifier-resnet50": classifier.resnet50,
+    "parser": parser.Parser,
 }
 """What builds each network; its keyword arguments are the network's settings."""
 
@@ -82,8 +83,18 @@ def default_spec(architecture: str, *, licence: str = "not stated", **settings: 
             alignment=network.default_alignment,
             licence=licence,
         )
+    if isinstance(network, SegmentationNetwork):
+        return Spec(
+            task="segment",
+            architecture=architecture,
+            settings=settings,
+            input=network.default_input,
+            segmentation=SegmentationSpec(labels=network.labels),
+            alignment=network.default_alignment,
+            licence=licence,
+        )
     if not isinstance(network, DetectionNetwork):
-        raise UsageError(f"the network {architecture} neither detects nor classifies; its Spec has no defaults")
+        raise UsageError(f"the network {architecture} does none of our tasks; its Spec has no defaults")
     return Spec(
         task="detect",
         architecture=architecture,

@@ -51,6 +51,22 @@ class ClassificationNetwork(nn.Module):
         return dict(zip(self.heads, parts, strict=True))
 
 
+class SegmentationNetwork(nn.Module):
+    """A network that labels the pixels of one face, raw: no softmax is taken.
+
+    ``forward(images)`` takes (N, 3, H, W) float, normalised as the Spec says, any H and W from 32 up, and returns
+    ``{"logits": (N, labels, h, w)}`` on a grid of its own that covers the input. In training mode it may return more of
+    the kind, named ``auxiliary_*``, which the loss counts too.
+    """
+
+    default_input: InputSpec
+    """How portraits become its input, unless the Spec of its weights says otherwise."""
+    default_alignment: AlignmentSpec
+    """Where the landmarks lie in the portraits that it was trained on, likewise."""
+    labels: tuple[str, ...]
+    """The labels, in order."""
+
+
 def fairface_heads(races: int) -> Mapping[str, tuple[str, ...]]:
     """FairFace's heads with 7 or 4 races.
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "classify": ("nnface.commands.predict", "classify", "Tell perceived race, gender and age of faces."),
     "analyze": ("nnface.commands.predict", "analyze", "Find faces and tell their perceived attributes."),
     "models": ("nnface.commands.models", "models", "The weights there are, and what a model file says of itself."),
-    "data": ("nnface.commands.data", "data", "Verify and show data sets."),
+    "data": ("nnface.commands.data", "data", "Get, verify and show data sets."),
     "train": ("nnface.commands.train", "train", "Train a network by a recipe."),
     "recipes": ("nnface.commands.train", "recipes", "List the recipes, or print one."),
     "evaluate": ("nnface.commands.evaluate", "evaluate", "Run a model over a benchmark and score it."),

@@ -1,24 +1,18 @@
-"""``nnface data``: what one does with a data set before training on it."""
+"""``nnface data verify`` and ``nnface data show``: whether a data set is whole, and what is in it."""
 
 from pathlib import Path
 
 import click
 
+from nnface.commands.data.options import dataset as _dataset
+from nnface.commands.data.options import root as _root
 from nnface.commands.output import progress
 from nnface.errors import UsageError
 from nnface.report import require
 
-DATASETS = ("widerface", "fairface", "celebamask")
-_root = click.option("--root", type=click.Path(path_type=Path), required=True, help="The data set's folder.")
 
-
-@click.group()
-def data() -> None:
-    """Verify and show data sets."""
-
-
-@data.command()
-@click.argument("dataset", type=click.Choice(DATASETS))
+@click.command()
+@_dataset
 @_root
 @click.option("--labels-only", is_flag=True, help="Do not decode the pictures, and look for no near-duplicates.")
 @click.option(
@@ -43,8 +37,8 @@ def verify(dataset: str, root: Path, labels_only: bool, duplicates: Path | None)
     return 1 if found.problems else 0
 
 
-@data.command()
-@click.argument("dataset", type=click.Choice(DATASETS))
+@click.command()
+@_dataset
 @_root
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Write JSON, plots and an HTML page here.")
 def show(dataset: str, root: Path, save: Path | None) -> None:

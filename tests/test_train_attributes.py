@@ -230,4 +230,4 @@ def test_four_races_have_to_be_said_twice(small, root):
 def test_the_wrong_kind_of_data(small, root, tmp_path):
     arguments = ("train", small, "--data", f"widerface:{root}", "--out", tmp_path / "run")
     ended = nnface(*arguments, cwd=tmp_path)
-    assert ended.code == 2 and "this recipe trains a classifier, whose --data is fairface:DIR" in ended.err
+    assert ended.code == 2 and "this recipe trains a classifier, whose --data is fairface:PATH" in ended.err

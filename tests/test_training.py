@@ -299,7 +299,7 @@ def test_the_published_recipes_train(data, tmp_path, architecture):
 def test_data_words(small, data, tmp_path):
     done = run(small, data, tmp_path / "run", "--data", "voc:somewhere")
     assert done.returncode == 2
-    assert "--data takes widerface:DIR or coco:FILE" in done.stderr
+    assert "this recipe trains a detector, whose --data is widerface:PATH or coco:PATH" in done.stderr
     assert not Path(tmp_path / "run").exists()
 
 

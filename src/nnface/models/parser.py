@@ -57,7 +57,7 @@ class Parser(SegmentationNetwork):
         self.context = conv_norm(widths[-1], neck, kernel=1, slope=0.0)
         self.laterals = nn.ModuleList(conv_norm(width, neck, kernel=1) for width in widths)
         self.merges = nn.ModuleList(conv_norm(neck, neck, slope=0.0) for _ in widths)
-        self.detail = conv_norm(stem, stem)
+        self.detail = conv_norm(stem, stem, kernel=1)
         self.reduce = conv_norm(neck, stem, kernel=1)
         self.last = conv_norm(stem, stem, slope=0.0)
         self.classify = nn.Conv2d(stem, len(self.labels), 1)

@@ -13,7 +13,8 @@ from nnface.datasets.fairface import four_races
 from nnface.datasets.samples import AttributeSample, split
 from nnface.errors import DataError, RecipeError
 from nnface.models.create import create, default_spec
-from nnface.predict.classifier import Classifier, resized
+from nnface.predict.chips import resized
+from nnface.predict.classifier import Classifier
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import attributes as augment

@@ -162,22 +162,27 @@ class Evaluation(Part):
         return self
 
 
-class DetectionRecipe(Part):
-    """A training of a detector."""
+class _Training(Part):
+    """What the recipes of all tasks have."""
 
     name: str
     about: str = ""
     """One line: what it makes, how long it takes, what it reaches."""
-    task: Literal["detect"] = "detect"
     seed: int = Field(1, ge=0)
-    size: int = Field(640, ge=32)
-    """The long side that the model file recommends."""
     licence: str = "trained on the user's data"
     provenance: dict[str, str] = {}
     model: Model
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loop: Loop
+
+
+class DetectionRecipe(_Training):
+    """A training of a detector."""
+
+    task: Literal["detect"] = "detect"
+    size: int = Field(640, ge=32)
+    """The long side that the model file recommends."""
     crops: Crops = Crops()
     data: DetectionData = DetectionData()
     loss: DetectionLoss = DetectionLoss()
@@ -245,31 +250,97 @@ class AttributesEvaluation(Part):
     """Weight of the accuracy for the race that fares worst; the rest is the mean accuracy of the heads."""
 
 
-class AttributesRecipe(Part):
+class AttributesRecipe(_Training):
     """A training of a classifier of perceived attributes."""
 
-    name: str
-    about: str = ""
-    """One line: what it makes, how long it takes, what it reaches."""
     task: Literal["classify"] = "classify"
-    seed: int = Field(1, ge=0)
-    licence: str = "trained on the user's data"
-    provenance: dict[str, str] = {}
-    model: Model
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    loop: Loop
     augment: ChipAugment = ChipAugment()
     data: AttributesData = AttributesData()
     loss: AttributesLoss = AttributesLoss()
     evaluation: AttributesEvaluation = AttributesEvaluation()
 
 
-Recipe = DetectionRecipe | AttributesRecipe
+class PortraitAugment(Part):
+    """How portraits are varied, with their labels."""
 
-TASKS: Mapping[str, type[DetectionRecipe] | type[AttributesRecipe]] = {
+    size: int = Field(256, ge=32)
+    """Side of the portrait, the network's input afterwards."""
+    label_size: int = Field(128, ge=32)
+    """Side of the label image that the loss is counted on; logits on another grid are enlarged or reduced to it."""
+    shift: float = Field(0.06, ge=0, le=0.5)
+    """Standard deviation of the shift, in sides of the portrait."""
+    scale: float = Field(0.15, ge=0, le=1)
+    """Standard deviation of the logarithm of the scale."""
+    rotate: float = Field(10.0, ge=0, le=180)
+    """Standard deviation of the turn, in degrees."""
+    flip: bool = True
+    """Mirror half of them; left and right parts change their names."""
+    color: float = Field(0.2, ge=0, le=1)
+    """Largest relative change of brightness, contrast and each channel."""
+    grey: float = Field(0.05, ge=0, le=1)
+    """Share without colour."""
+    blur: float = Field(0.1, ge=0, le=1)
+    """Share that is blurred."""
+    reduce: float = Field(0.2, ge=0, le=1)
+    """Share that is reduced, down to a quarter of the side, and enlarged again: small faces in photographs."""
+
+
+class SegmentationData(Part):
+    """Where portraits come from."""
+
+    all_pictures: bool = False
+    """Train on the tenth kept for choosing too (only once everything is chosen)."""
+    rare: list[str] = ["hat", "neck_l", "eye_g", "ear_r"]
+    """Portraits that show one of these parts are drawn more often."""
+    rare_weight: float = Field(1.0, ge=1)
+    """How many times as often."""
+    cache: Literal["none", "ram", "disk"] = "disk"
+    """Decoded portraits are kept, with their side at most ``cache_side``."""
+    cache_side: int = Field(320, ge=32)
+
+
+class SegmentationLoss(Part):
+    """Cross-entropy over the pixels, Dice over the parts."""
+
+    cross_entropy: float = Field(1.0, ge=0)
+    dice: float = Field(1.0, ge=0)
+    """Weight of the Dice loss (Milletari et al., "V-Net", 3DV 2016), of each portrait over the parts that it shows."""
+    balance: float = Field(0.0, ge=0, le=1)
+    """Pixels of a label count by its frequency to minus this power; 0: all the same."""
+    balance_most: float = Field(10.0, ge=1)
+    """The most that a pixel counts, in weights of the average pixel."""
+    hardest: float = Field(0.0, ge=0, lt=1)
+    """Online hard example mining: only pixels whose label has less than this probability count, and at least the
+    hardest sixteenth of each portrait. 0: all count."""
+    auxiliary: float = Field(1.0, ge=0)
+    """Weight of a network's auxiliary outputs."""
+
+
+class SegmentationEvaluation(Part):
+    """What chooses the checkpoint, on the tenth of train kept for it."""
+
+    most: int = Field(400, ge=1)
+    """At most this many portraits of the tenth, the first by name."""
+    frequent: float = Field(0.5, ge=0, le=1)
+    """Weight of the mean F1 over the 14 frequent parts; the rest is the mean over all 18."""
+
+
+class SegmentationRecipe(_Training):
+    """A training of a parser of portraits."""
+
+    task: Literal["segment"] = "segment"
+    augment: PortraitAugment = PortraitAugment()
+    data: SegmentationData = SegmentationData()
+    loss: SegmentationLoss = SegmentationLoss()
+    evaluation: SegmentationEvaluation = SegmentationEvaluation()
+
+
+Recipe = DetectionRecipe | AttributesRecipe | SegmentationRecipe
+
+TASKS: Mapping[str, type[DetectionRecipe] | type[AttributesRecipe] | type[SegmentationRecipe]] = {
     "detect": DetectionRecipe,
     "classify": AttributesRecipe,
+    "segment": SegmentationRecipe,
 }
 """The kind of recipe for each ``task``; one that names none is a detector's."""
 

@@ -1,21 +1,22 @@
 """From names to a running training: the recipe, the data, the weights to start from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 import torch
 from torch import Tensor
 
-from nnface.datasets import fairface, widerface
+from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.interchange import coco
-from nnface.datasets.samples import AttributeSample, DetectionSample
+from nnface.datasets.samples import AttributeSample, DetectionSample, SegmentationSample
 from nnface.errors import ModelFileError, UsageError
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.detection import DetectionTask, normalised
 from nnface.training.initial import initial_weights
+from nnface.training.segmentation import SegmentationTask
 from nnface.zoo import resolve
 
 
@@ -36,7 +37,7 @@ def start(
     Args:
         name: a shipped recipe or a TOML file.
         data: ``widerface:DIR`` (source ``widerface``) or ``coco:FILE`` (source: the file's stem) for a detector,
-            ``fairface:DIR`` (its train part) for a classifier; several add up.
+            ``fairface:DIR`` (its train part) for a classifier, ``celebamask:DIR`` for a parser; several add up.
         out: the run folder; None: ``runs/NAME``.
         resume: go on with the run in ``out``.
         init: a model file of the same network to start from: safetensors, exported ONNX, or a name of the zoo.
@@ -54,15 +55,20 @@ def start(
         cv2.setNumThreads(threads)
     if init is not None and plan.model.backbone is not None:
         raise UsageError("--init and model.backbone both name weights to start from; give one of them")
-    task: DetectionTask | AttributesTask
+    task: AnyTask
     if isinstance(plan, recipe.DetectionRecipe):
         task = DetectionTask(plan, read_sources(data))
-    else:
+    elif isinstance(plan, recipe.AttributesRecipe):
         task = AttributesTask(plan, read_chips(data))
+    else:
+        task = SegmentationTask(plan, read_portraits(data))
     if init is not None and not resume:  # a resumed run has its weights in its state
         task.init = _weights_of(init, task)
     folder = out if out is not None else Path("runs") / plan.name
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
+
+
+AnyTask = DetectionTask | AttributesTask | SegmentationTask
 
 
 class _Images(Protocol):
@@ -72,7 +78,7 @@ class _Images(Protocol):
     def images(self) -> Tensor: ...
 
 
-def _weights_of(init: str | Path, task: DetectionTask | AttributesTask) -> Mapping[str, Tensor]:
+def _weights_of(init: str | Path, task: AnyTask) -> Mapping[str, Tensor]:
     """The state dict of a model file whose network is the task's own."""
     path = resolve(init)
     parts: Iterator[_Images] = task.batches(0, 0, 1)
@@ -88,38 +94,39 @@ def _weights_of(init: str | Path, task: DetectionTask | AttributesTask) -> Mappi
 
 
 def read_sources(data: Sequence[str]) -> dict[str, list[DetectionSample]]:
-    """The pictures of each ``KIND:PATH``, by the source's name.
+    """The pictures of each ``KIND:PATH`` for a detector, by the source's name.
 
     Raises:
         UsageError: not of that form, an unknown kind, or two sources of one name.
         DataError: the data is absent or malformed.
     """
-    sources: dict[str, list[DetectionSample]] = {}
-    for item in data:
-        kind, sign, place = item.partition(":")
-        if not sign or kind not in ("widerface", "coco"):
-            raise UsageError(f"--data takes widerface:DIR or coco:FILE, not {item!r}")
-        source = "widerface" if kind == "widerface" else Path(place).stem
-        if source in sources:
-            raise UsageError(f"--data names {source!r} twice; give the file another name")
-        sources[source] = widerface.read(place) if kind == "widerface" else coco.read(place)
-    return sources
+    return _read(data, "detector", {"widerface": widerface.read, "coco": coco.read})
 
 
 def read_chips(data: Sequence[str]) -> dict[str, list[AttributeSample]]:
-    """The face chips of each ``fairface:DIR``, by the folder's name.
+    """The face chips of each ``fairface:DIR``; raises as :func:`read_sources` does."""
+    return _read(data, "classifier", {"fairface": fairface.read})
 
-    Raises:
-        UsageError: not of that form, an unknown kind, or two sources of one name.
-        DataError: the data is absent or malformed.
-    """
-    sources: dict[str, list[AttributeSample]] = {}
+
+def read_portraits(data: Sequence[str]) -> dict[str, list[SegmentationSample]]:
+    """The portraits of each ``celebamask:DIR``; raises as :func:`read_sources` does."""
+    return _read(data, "parser", {"celebamask": celebamask.read})
+
+
+Sample = TypeVar("Sample")
+
+
+def _read(
+    data: Sequence[str], what: str, kinds: Mapping[str, Callable[[str], list[Sample]]]
+) -> dict[str, list[Sample]]:
+    sources: dict[str, list[Sample]] = {}
     for item in data:
         kind, sign, place = item.partition(":")
-        if not sign or kind != "fairface":
-            raise UsageError(f"this recipe trains a classifier, whose --data is fairface:DIR, not {item!r}")
-        source = Path(place).resolve().name
-        if source in sources:
-            raise UsageError(f"--data names {source!r} twice; give the folder another name")
-        sources[source] = fairface.read(place)
+        if not sign or kind not in kinds:
+            forms = " or ".join(f"{name}:PATH" for name in kinds)
+            raise UsageError(f"this recipe trains a {what}, whose --data is {forms}, not {item!r}")
+        name = "widerface" if kind == "widerface" else Path(place).resolve().stem
+        if name in sources:
+            raise UsageError(f"--data names {name!r} twice; give one of them another name")
+        sources[name] = kinds[kind](place)
     return sources

@@ -1,0 +1,248 @@
+"""Training a parser of portraits: what :mod:`nnface.training.loop` needs to know of pixels and parts."""
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnface.datasets.celebamask import read_mask
+from nnface.datasets.samples import SegmentationSample, split
+from nnface.errors import DataError, RecipeError
+from nnface.metrics import parsing
+from nnface.models.create import create, default_spec
+from nnface.runtime.torch import TorchRunner
+from nnface.spec import CELEBAMASK_LABELS, Spec
+from nnface.training.augment import segmentation as augment
+from nnface.training.detection import normalised
+from nnface.training.loading import load
+from nnface.training.losses.segmentation import cross_entropy, dice, ohem_cross_entropy
+from nnface.training.pictures import PictureCache
+from nnface.training.recipe import SegmentationRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Portraits and their label images."""
+
+    images: Tensor
+    """(N, S, S, 3) uint8 BGR."""
+    labels: Tensor
+    """(N, L, L) uint8, 255 where nothing counts."""
+    names: list[str]
+
+
+class SegmentationTask:
+    """A :class:`nnface.training.task.Task` for parsers.
+
+    Args:
+        recipe: what to train.
+        sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing.
+    """
+
+    def __init__(self, recipe: SegmentationRecipe, sources: Mapping[str, Sequence[SegmentationSample]]) -> None:
+        self.recipe = recipe
+        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
+        self._spec = self._make_spec()
+        assert self._spec.segmentation is not None  # a parser's Spec always has it
+        if self._spec.segmentation.labels != CELEBAMASK_LABELS:
+            raise RecipeError(
+                f"{recipe.name}: the network {recipe.model.architecture} has its labels in another order than "
+                "CelebAMask-HQ, in which trainings count; set model.settings.labels to 'celebamask'"
+            )
+        for part in recipe.data.rare:
+            if part not in CELEBAMASK_LABELS:
+                raise RecipeError(f"{recipe.name}: data.rare names {part!r}; there are {', '.join(CELEBAMASK_LABELS)}")
+        everything = {s.key: s for samples in sources.values() for s in samples}  # collections overlap
+        self.train, self.chosen = split(list(everything.values()))
+        if recipe.data.all_pictures:
+            self.train += self.chosen
+        if not self.train:
+            raise DataError("there is no portrait to train on")
+        self.chosen = sorted(self.chosen, key=lambda s: s.key)[: recipe.evaluation.most]
+        self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
+        self.mirrored = augment.mirror_table(CELEBAMASK_LABELS)
+        self._fingerprint = _fingerprint(list(everything.values()))
+        self._known_pixels: NDArray[np.int64] | None = None
+        self._packed: dict[Path, tuple[tuple[int, ...], bytes]] = {}
+
+    def model(self) -> nn.Module:
+        """The recipe's network with random weights, or the ones that it is to start from."""
+        network = create(self.recipe.model.architecture, self.recipe.model.settings)
+        if self.init is not None:
+            network.load_state_dict(dict(self.init))
+        return network
+
+    def spec(self) -> Spec:
+        """What the model file says of itself."""
+        return self._spec
+
+    def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
+        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
+        return load(self.sample, _collate, self.recipe.loop, step, rank, world)
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """How many portraits: every loss is a mean over them."""
+        return {"portraits": float(len(batch.images))}
+
+    def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
+        """Cross-entropy and Dice, of auxiliary outputs together as ``auxiliary``."""
+        device = next(model.parameters()).device
+        outputs = model(normalised(batch.images.to(device), self._spec))
+        labels = batch.labels.to(device).long()
+        losses: dict[str, Tensor] = {}
+        for name, logits in outputs.items():
+            with torch.autocast(device.type, enabled=False):
+                parts = self._losses(_on_grid(logits.float(), labels), labels)
+            if name == "logits":
+                losses |= parts
+            elif self.recipe.loss.auxiliary:
+                weight = self.recipe.loss.auxiliary
+                losses["auxiliary"] = losses.get("auxiliary", 0.0) + weight * torch.stack(list(parts.values())).sum()
+        return {name: value / counts["portraits"] for name, value in losses.items()}
+
+    def names(self, batch: Batch) -> list[str]:
+        """The pictures of the batch."""
+        return batch.names
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Figures on the tenth kept for choosing, at the label images' own size.
+
+        ``f1_18`` and ``f1_14``, the mean F1 over all parts and over the frequent ones, and ``iou`` with background;
+        ``best`` as the recipe weighs the first two, NaN without portraits to choose on.
+        """
+        if not self.chosen:
+            return {"best": float("nan")}
+        runner, size = TorchRunner(model, self._spec), self.recipe.augment.size
+        matrix = np.zeros((len(CELEBAMASK_LABELS),) * 2, np.int64)
+        for sample in self.chosen:
+            truth = self._mask(sample.mask)
+            image = cv2.resize(self.cache.load(sample.path)[0], (size, size), interpolation=cv2.INTER_AREA)
+            pixels = normalised(torch.from_numpy(np.asarray(image)[None]), self._spec).numpy()
+            logits = np.ascontiguousarray(runner.run(pixels)["logits"][0].transpose(1, 2, 0))
+            found = cv2.resize(logits, truth.shape[::-1], interpolation=cv2.INTER_LINEAR).argmax(2)
+            matrix += parsing.confusion(truth, found.astype(np.uint8), len(CELEBAMASK_LABELS))
+        figures = parsing.scores(matrix)
+        share = self.recipe.evaluation.frequent
+        best = share * figures.frequent_f1 + (1 - share) * figures.mean_f1
+        return {
+            "f1_18": figures.mean_f1,
+            "f1_14": figures.frequent_f1,
+            "iou": figures.mean_iou,
+            "best": best,
+        }
+
+    def fingerprint(self) -> str:
+        """A hash over every portrait's key and the size of its label image."""
+        return self._fingerprint
+
+    def sample(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+        """What the run sees under this number: portrait, label image, name. Each once an epoch, or by its weight."""
+        rng = np.random.default_rng([self.recipe.seed, 0, number])
+        chosen = self.train[self._pick(number, rng)]
+        image, _ = self.cache.load(chosen.path)
+        varied, labels = augment.vary(image, self._mask(chosen.mask), rng, self.recipe.augment, self.mirrored)
+        return varied, labels, chosen.key
+
+    def _pick(self, number: int, rng: np.random.Generator) -> int:
+        if self.recipe.data.rare_weight > 1:
+            return int(np.searchsorted(self._shares(), rng.random(), side="right").clip(0, len(self.train) - 1))
+        epoch, place = divmod(number, len(self.train))
+        if self._known_order is None or self._known_order[0] != epoch:
+            order = np.random.default_rng([self.recipe.seed, 1, epoch]).permutation(len(self.train))
+            self._known_order = (epoch, order)
+        return int(self._known_order[1][place])
+
+    _known_order: tuple[int, NDArray[np.int64]] | None = None
+    _known_shares: NDArray[np.float64] | None = None
+    _known_weights: Tensor | None = None
+
+    def _shares(self) -> NDArray[np.float64]:
+        """(portraits,) rising to 1: where each one's share of all draws ends."""
+        if self._known_shares is None:
+            rare = [CELEBAMASK_LABELS.index(name) for name in self.recipe.data.rare]
+            shown = self._pixels()[:, rare].any(1)
+            weights = np.where(shown, self.recipe.data.rare_weight, 1.0)
+            self._known_shares = np.cumsum(weights / weights.sum())
+        return self._known_shares
+
+    def _pixels(self) -> NDArray[np.int64]:
+        """(portraits, labels): the pixels of each label in each portrait's label image."""
+        if self._known_pixels is None:
+            count = len(CELEBAMASK_LABELS)
+            rows = [np.bincount(self._mask(s.mask).ravel(), minlength=count)[:count] for s in self.train]
+            self._known_pixels = np.stack(rows)
+        return self._known_pixels
+
+    def _label_weights(self) -> Tensor:
+        """(labels,): what a pixel of each label counts, in pixels; the average pixel counts 1."""
+        if self._known_weights is None:
+            plan = self.recipe.loss
+            if plan.balance:
+                shares = self._pixels().sum(0) / self._pixels().sum()
+                weights = np.maximum(shares, 1e-9) ** -plan.balance
+                weights = np.minimum(weights / (weights * shares).sum(), plan.balance_most)
+            else:
+                weights = np.ones(len(CELEBAMASK_LABELS))
+            self._known_weights = torch.from_numpy(weights).float()
+        return self._known_weights
+
+    def _mask(self, path: Path) -> NDArray[np.uint8]:
+        """A label image; kept packed in memory, some ten kilobytes each, for inflating is quicker than reading PNG."""
+        if path not in self._packed:
+            mask = read_mask(path)
+            self._packed[path] = mask.shape, zlib.compress(mask.tobytes(), 1)
+        shape, packed = self._packed[path]
+        return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        plan = self.recipe.loss
+        losses: dict[str, Tensor] = {}
+        if plan.cross_entropy and plan.hardest:  # mined in each portrait, so that several processes equal one
+            least = labels[0].numel() // 16
+            mined = [
+                ohem_cross_entropy(a, b, plan.hardest, least)
+                for a, b in zip(logits[:, None], labels[:, None], strict=True)
+            ]
+            losses["cross_entropy"] = plan.cross_entropy * torch.stack(mined).sum()
+        elif plan.cross_entropy:
+            losses["cross_entropy"] = plan.cross_entropy * cross_entropy(
+                logits, labels, self._label_weights().to(logits.device)
+            )
+        if plan.dice:
+            losses["dice"] = plan.dice * dice(logits, labels)
+        return losses
+
+    def _make_spec(self) -> Spec:
+        recipe = self.recipe
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        size = recipe.augment.size
+        plan = replace(spec.input, size=size, width=size, height=size)
+        return replace(spec, input=plan, provenance={"recipe": recipe.name, **recipe.provenance})
+
+
+def _on_grid(logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return logits
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _collate(samples: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) -> Batch:
+    images, labels, names = zip(*samples, strict=True)
+    return Batch(
+        images=torch.from_numpy(np.stack(images)), labels=torch.from_numpy(np.stack(labels)), names=list(names)
+    )
+
+
+def _fingerprint(samples: Sequence[SegmentationSample]) -> str:
+    digest = hashlib.sha256()
+    for sample in sorted(samples, key=lambda s: s.key):
+        digest.update(f"{sample.key} {sample.mask.stat().st_size}\n".encode())
+    return digest.hexdigest()

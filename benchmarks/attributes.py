@@ -25,7 +25,7 @@ from nnface.datasets import fairface
 from nnface.evaluation import fairface as benchmark
 from nnface.files import write_atomic
 from nnface.metrics.fairness import Share, accuracy
-from nnface.predict.classifier import warp
+from nnface.predict.chips import warp
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "fairface-holdout.json"
 MOVES = {

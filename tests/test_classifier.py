@@ -18,7 +18,8 @@ from nnface.geometry.align import chip_of_box, chip_of_landmarks, similarity
 from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.analyzer import Analyzer
-from nnface.predict.classifier import Classifier, resized, softmax, warp
+from nnface.predict.chips import resized, warp
+from nnface.predict.classifier import Classifier, softmax
 from nnface.predict.detector import Detector
 from nnface.results import Faces, words
 from nnface.runtime.torch import TorchRunner

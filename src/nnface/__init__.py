@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnface.predict.analyzer import Analyzer as Analyzer
     from nnface.predict.classifier import Classifier as Classifier
     from nnface.predict.detector import Detector as Detector
+    from nnface.predict.segmenter import Segmenter as Segmenter
     from nnface.results import Attribute as Attribute
     from nnface.results import Face as Face
     from nnface.results import Faces as Faces
@@ -30,6 +31,7 @@ _HOME = {
     "Face": ("nnface.results", "Face"),
     "Faces": ("nnface.results", "Faces"),
     "NnfaceError": ("nnface.errors", "NnfaceError"),
+    "Segmenter": ("nnface.predict.segmenter", "Segmenter"),
     "read_image": ("nnface.image", "read"),
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "Face",
     "Faces",
     "NnfaceError",
+    "Segmenter",
     "__version__",
     "read_image",
 ]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -89,7 +89,10 @@ class Faces(Sequence[Face]):
     landmarks: NDArray[np.float32] | None = None
     """(n, 5, 2) in pixels, or None for a detector without landmarks."""
     attributes: Sequence[Mapping[str, Attribute]] | None = None
-    parts: Sequence[Mapping[str, int]] | None = field(default=None)
+    parts: Sequence[Mapping[str, int]] | None = None
+    labels: NDArray[np.uint8] | None = None
+    """(height, width): the label of each pixel of the picture, a number in ``spec.CELEBAMASK_LABELS``; all faces
+    together, 0 where there is none. Not in the JSON, and None for a part of the faces, which it cannot be split by."""
 
     @classmethod
     def empty(cls, width: int, height: int, landmarks: bool = False) -> "Faces":
@@ -133,6 +136,10 @@ class Faces(Sequence[Face]):
     def with_attributes(self, attributes: Sequence[Mapping[str, Attribute]]) -> "Faces":
         """The same faces with attributes, a mapping for each face."""
         return replace(self, attributes=list(attributes))
+
+    def with_parts(self, parts: Sequence[Mapping[str, int]], labels: NDArray[np.uint8] | None = None) -> "Faces":
+        """The same faces with the pixels of their parts, a mapping for each face, and the label image."""
+        return replace(self, parts=list(parts), labels=labels)
 
     def to_dict(self) -> dict[str, Any]:
         """``{"width", "height", "faces": [...]}`` with JSON values, as in the command line's JSON Lines."""

@@ -17,7 +17,7 @@ import cv2
 from nnface.errors import ImageError, UsageError
 from nnface.image import Pixels, read
 from nnface.predict.analyzer import Analyzer
-from nnface.predict.classifier import check_chip
+from nnface.predict.chips import check_chip
 from nnface.predict.detector import Detector, Prepared
 from nnface.predict.video import Frame, Video
 from nnface.results import Faces

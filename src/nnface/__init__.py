@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from nnface.version import __version__
 
 if TYPE_CHECKING:
+    from nnface.effects import blur as blur
+    from nnface.effects import recolor as recolor
     from nnface.errors import NnfaceError as NnfaceError
     from nnface.image import read as read_image
     from nnface.predict.analyzer import Analyzer as Analyzer
@@ -32,7 +34,9 @@ _HOME = {
     "Faces": ("nnface.results", "Faces"),
     "NnfaceError": ("nnface.errors", "NnfaceError"),
     "Segmenter": ("nnface.predict.segmenter", "Segmenter"),
+    "blur": ("nnface.effects", "blur"),
     "read_image": ("nnface.image", "read"),
+    "recolor": ("nnface.effects", "recolor"),
 }
 
 __all__ = [
@@ -45,7 +49,9 @@ __all__ = [
     "NnfaceError",
     "Segmenter",
     "__version__",
+    "blur",
     "read_image",
+    "recolor",
 ]
 
 

@@ -19,6 +19,8 @@ COMMANDS = {
     "detect": ("nnface.commands.predict", "detect", "Find the faces in pictures, folders and videos."),
     "classify": ("nnface.commands.predict", "classify", "Tell perceived race, gender and age of faces."),
     "analyze": ("nnface.commands.predict", "analyze", "Find faces and tell their perceived attributes."),
+    "recolor": ("nnface.commands.effects", "recolor", "Give hair, lips and other parts another colour."),
+    "blur": ("nnface.commands.effects", "blur", "Blur or pixelate faces, or parts of them."),
     "models": ("nnface.commands.models", "models", "The weights there are, and what a model file says of itself."),
     "data": ("nnface.commands.data", "data", "Get, verify and show data sets."),
     "train": ("nnface.commands.train", "train", "Train a network by a recipe."),

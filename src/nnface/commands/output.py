@@ -138,12 +138,13 @@ def listed(paths: Iterable[str]) -> list[str]:
     return result
 
 
-def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:
+def targets(sources: Iterable[Source], folder: str | None, word: str = "faces") -> list[Path | None]:
     """Where the annotated copy of each source goes: ``NAME.faces.jpg``, for videos ``NAME.faces.mp4``.
 
     Args:
         folder: the folder of ``--draw``, in which the folders of the walk are mirrored; None for the working folder,
             where only what was named itself is written.
+        word: what is between the name and the suffix.
 
     Returns:
         a path for each source, or None. No two are the same: the second of a name becomes ``NAME-2.faces.jpg``.
@@ -155,7 +156,7 @@ def targets(sources: Iterable[Source], folder: str | None) -> list[Path | None]:
             result.append(None)
             continue
         inside = Path(source.inside)
-        suffix = ".faces.jpg" if source.kind == "picture" else ".faces.mp4"
+        suffix = f".{word}.jpg" if source.kind == "picture" else f".{word}.mp4"
         number = 1
         while True:
             name = f"{inside.stem}{'' if number == 1 else f'-{number}'}{suffix}"
@@ -197,10 +198,18 @@ def draw_picture(path: str, faces: Faces, place: Path) -> None:
     Raises:
         NnfaceError: the picture cannot be read at its full size, or the copy cannot be written.
     """
-    canvas = draw.faces(image.read(path), faces)
+    write_jpeg(path, draw.faces(image.read(path), faces), place, 92)
+
+
+def write_jpeg(path: str, canvas: image.Pixels, place: Path, quality: int) -> None:
+    """Write what was made of the picture ``path`` as a JPEG.
+
+    Raises:
+        NnfaceError: it is too large for a JPEG, or cannot be written.
+    """
     if max(canvas.shape) > 65500:
-        raise NnfaceError(f"no annotated copy of {path}: a JPEG has at most 65500 pixels a side")
-    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        raise NnfaceError(f"cannot write a copy of {path}: a JPEG has at most 65500 pixels a side")
+    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, quality])
     write_atomic(place, data.tobytes())
 
 

@@ -368,7 +368,7 @@ def _extent(mask: NDArray[np.bool_]) -> float:
 
 def _cover(canvas: Pixels, top: int, left: int, mask: NDArray[np.bool_], size: float, cell: float, mode: str) -> None:
     """Replace what the mask covers, and a soft rim around it, by the means of cells, in place."""
-    rim = max(1, round(size / 16))
+    rim = max(1, round(min(size, max(canvas.shape[:2])) / 16))
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if not width:
         return
@@ -397,7 +397,7 @@ def _cover(canvas: Pixels, top: int, left: int, mask: NDArray[np.bool_], size: f
 def _boxes(faces: Faces) -> NDArray[np.float64]:
     """The boxes, brought near the picture: a detector's may be anywhere."""
     limits = np.array([faces.width, faces.height] * 2, float)
-    return np.asarray(np.clip(np.nan_to_num(faces.boxes.astype(float)), -limits, 2 * limits))
+    return np.asarray(np.clip(np.nan_to_num(faces.boxes.astype(float)), -8 * limits, 9 * limits))
 
 
 def _check_faces(faces: Faces, pixels: Pixels) -> None:

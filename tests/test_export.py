@@ -16,6 +16,9 @@ from nnface.export.onnx import export
 from nnface.header import read_spec
 from nnface.models import file
 from nnface.models.create import ARCHITECTURES, create, default_spec
+from nnface.models.layers import DetectionNetwork
+from nnface.runtime import open_model
+from nnface.runtime.torch import TorchRunner
 
 LARGE = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet050", "mobilenet100")
 
@@ -61,7 +64,8 @@ def operators(path):
 def expected(module, images):
     with torch.inference_mode():
         outputs = module(torch.from_numpy(images))
-        scores = {"scores": module.scores(outputs.pop("logits")).numpy()} if "logits" in outputs else {}
+        detects = isinstance(module, DetectionNetwork)
+        scores = {"scores": module.scores(outputs.pop("logits")).numpy()} if detects else {}
     return {**scores, **{name: tensor.numpy() for name, tensor in outputs.items()}}
 
 
@@ -152,7 +156,7 @@ def test_what_computes_something_else_never_gets_the_name(tmp_path, saved):
     changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
     weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
     onnx.save(proto, tmp_path / "b.onnx")
-    network = exporter._Runner(module, detects=True).eval()
+    network = exporter._Runner(module, "detect").eval()
     exporter._verify(tmp_path / "a.onnx", network, spec.input, "a.onnx")
     with pytest.raises(NnfaceError, match=r"cannot write b\.onnx: .* differ from torch's"):
         exporter._verify(tmp_path / "b.onnx", network, spec.input, "b.onnx")
@@ -198,3 +202,27 @@ def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, sa
     assert out.read_bytes() == (tmp_path / "b.onnx").read_bytes()
     code, words = run("--to", "ncnn")
     assert code == 2 and "cannot export to ncnn yet" in words
+
+
+def test_a_parser_gives_logits_alone_and_the_spec_counts_them(tmp_path, saved):
+    path, module, spec = saved("parser")
+    export(path, tmp_path / "a.onnx")
+    session = opened(tmp_path / "a.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 256, 256]
+    assert [(o.name, o.shape) for o in session.get_outputs()] == [("logits", ["batch", 19, 128, 128])]
+
+    images = np.random.default_rng(3).standard_normal((2, 3, 256, 256)).astype(np.float32)
+    found = [open_model(p, threads=1).run(images) for p in (path, tmp_path / "a.onnx")]
+    for outputs in found:
+        np.testing.assert_allclose(outputs["logits"], expected(module, images)["logits"], rtol=0, atol=1e-3)
+
+    fewer = replace(spec, segmentation=replace(spec.segmentation, labels=spec.segmentation.labels[:-1]))
+    with pytest.raises(ModelFileError, match="names 18 labels, its network parser has 19"):
+        file.save(tmp_path / "b.safetensors", module, fewer)
+    with pytest.raises(ModelFileError, match="its Spec has 18 labels"):
+        TorchRunner(module, fewer).run(images)
+    proto = onnx.load(tmp_path / "a.onnx")
+    onnx.helper.set_model_props(proto, {"nnface": fewer.to_json()})
+    onnx.save(proto, tmp_path / "b.onnx")
+    with pytest.raises(ModelFileError, match="its output logits has shape"):
+        open_model(tmp_path / "b.onnx", threads=1).run(images)

@@ -11,10 +11,11 @@ from nnface.errors import DeviceError, UsageError
 from nnface.geometry.anchors import grid
 from nnface.models.create import ARCHITECTURES, create, default_spec
 from nnface.runtime.torch import TorchRunner
-from nnface.spec import parse
+from nnface.spec import CELEBAMASK_LABELS, parse
 
 CLASSIFIERS = [name for name in ARCHITECTURES if name.startswith("classifier-")]
-DETECTORS = [name for name in ARCHITECTURES if name not in CLASSIFIERS]
+PARSERS = [name for name in ARCHITECTURES if name.startswith(("parser", "bisenet-"))]
+DETECTORS = [name for name in ARCHITECTURES if name not in CLASSIFIERS and name not in PARSERS]
 
 
 def anchor_count(network, height, width):
@@ -63,6 +64,22 @@ def test_every_classifier(architecture):
         create(architecture, {"races": 5})
 
 
+@pytest.mark.parametrize("architecture", PARSERS)
+def test_every_parser(architecture):
+    torch.manual_seed(0)
+    network = create(architecture).eval()
+    for height, width in [(64, 96), (33, 47)]:
+        with torch.no_grad():
+            outputs = network(torch.randn(2, 3, height, width))
+        assert list(outputs) == ["logits"]
+        batch, labels, rows, columns = outputs["logits"].shape
+        assert (batch, labels) == (2, len(network.labels))
+        # A grid that covers the input: whole cells, as many to the pixel either way.
+        assert any((rows, columns) == (-(-height // cell), -(-width // cell)) for cell in (1, 2, 4, 8))
+        assert outputs["logits"].isfinite().all() and outputs["logits"].dtype == torch.float32
+    assert sorted(network.labels) == sorted(CELEBAMASK_LABELS) and network.labels[0] == "background"
+
+
 SLOW = {"retinaface-resnet101", "retinaface-resnet152"}
 
 
@@ -84,7 +101,7 @@ def test_every_parameter_learns(architecture):
 def test_every_default_spec_survives_json(architecture):
     spec = default_spec(architecture, licence="Apache-2.0")
     assert parse(spec.to_json(), "test") == spec
-    task = "classify" if architecture in CLASSIFIERS else "detect"
+    task = "classify" if architecture in CLASSIFIERS else "segment" if architecture in PARSERS else "detect"
     assert (spec.task, spec.architecture, spec.licence) == (task, architecture, "Apache-2.0")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nnface.errors import NnfaceError, UsageError
 from nnface.files import atomic_path
 from nnface.models import file
-from nnface.spec import METADATA_KEY, InputSpec, Spec
+from nnface.spec import METADATA_KEY, InputSpec, Spec, Task
 from nnface.version import __version__
 
 OPSET = 17
@@ -31,20 +31,19 @@ def export(model: str | Path, out: str | Path) -> Spec:
     The input is ``input`` (batch, 3, height, width), float32, normalised as the Spec says; height and width are free
     unless the Spec fixes them. The outputs are ``scores`` (batch, anchors), ``boxes`` (batch, anchors, 4) and, if the
     network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines them; of a
-    classifier the logits of each head (batch, labels), by its name. The Spec is in the metadata under the key
-    ``nnface``.
+    classifier the logits of each head (batch, labels), by its name; of a parser ``logits`` (batch, labels, rows,
+    columns), as :class:`nnface.spec.SegmentationSpec` defines them, without what only training needs. The Spec is in
+    the metadata under the key ``nnface``.
 
     Raises:
         ModelFileError: ``model`` is no model file of ours.
-        UsageError: it neither detects nor classifies, or ``out`` is the model file itself.
+        UsageError: ``out`` is the model file itself.
         NnfaceError: ``out`` cannot be written, or the exported network computes something else than torch.
     """
     module, spec = file.load(model)
-    if spec.task == "segment":
-        raise UsageError(f"{model} is a model to segment; nnface exports detectors and classifiers only")
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
-    network = _Runner(module, spec.task == "detect").eval()
+    network = _Runner(module, spec.task).eval()
     with atomic_path(out) as temporary:
         proto = _simplified(_trace(network, spec.input, temporary))
         _describe(proto, network, spec)
@@ -54,16 +53,18 @@ def export(model: str | Path, out: str | Path) -> Spec:
 
 
 class _Runner(nn.Module):
-    """The network with the outputs of a runner: of a detector scores instead of logits."""
+    """The network with the outputs of a runner: of a detector scores instead of logits, of a parser logits alone."""
 
-    def __init__(self, module: nn.Module, detects: bool) -> None:
+    def __init__(self, module: nn.Module, task: Task) -> None:
         super().__init__()
         self.module = module
-        self.detects = detects
+        self.task = task
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
         outputs = dict(self.module(images))
-        if not self.detects:
+        if self.task == "segment":
+            return {"logits": outputs["logits"]}
+        if self.task == "classify":
             return outputs
         return {"scores": self.module.scores(outputs.pop("logits")), **outputs}  # type: ignore[operator]
 
@@ -82,7 +83,8 @@ def _trace(network: _Runner, spec: InputSpec, path: Path) -> onnx.ModelProto:
     images = _example(spec, 2, *_side(spec))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is the older one, and that Python numbers become constants
-        names = list(network.outputs(images))
+        outputs = network.outputs(images)
+        maps = {} if spec.width else {2: "rows", 3: "columns"}
         torch.onnx.export(
             network,
             (images,),
@@ -90,8 +92,11 @@ def _trace(network: _Runner, spec: InputSpec, path: Path) -> onnx.ModelProto:
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
-            output_names=names,
-            dynamic_axes={"input": axes, **{name: {0: "batch"} for name in names}},
+            output_names=list(outputs),
+            dynamic_axes={
+                "input": axes,
+                **{name: {0: "batch", **(maps if value.ndim == 4 else {})} for name, value in outputs.items()},
+            },
         )
     return onnx.load(path)
 
@@ -177,7 +182,11 @@ def _describe(proto: onnx.ModelProto, network: _Runner, spec: Spec) -> None:
         outputs = network.outputs(_example(spec.input, 1, *_side(spec.input)))
     del proto.graph.output[:]
     for name, value in outputs.items():
-        shape = ["batch", "anchors" if network.detects and not spec.input.width else value.shape[1], *value.shape[2:]]
+        shape: list[str | int] = ["batch", *value.shape[1:]]
+        if not spec.input.width and network.task == "detect":
+            shape[1] = "anchors"
+        if not spec.input.width and network.task == "segment":
+            shape[2:] = ["rows", "columns"]
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
 
 

@@ -17,7 +17,7 @@ from nnface.errors import ModelFileError, UsageError
 from nnface.files import write_atomic
 from nnface.header import open_header
 from nnface.models.create import create
-from nnface.models.layers import ClassificationNetwork, DetectionNetwork
+from nnface.models.layers import ClassificationNetwork, DetectionNetwork, SegmentationNetwork
 from nnface.spec import METADATA_KEY, DetectionSpec, Spec, parse
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
@@ -94,9 +94,8 @@ def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> 
         raise ModelFileError(
             f"{path}: its weights do not fit the network {spec.architecture}: {'; '.join(filter(None, problems))}"
         )
-    if hasattr(network, "scores") != (spec.task == "detect") or (
-        isinstance(network, ClassificationNetwork) != (spec.task == "classify")
-    ):
+    kinds = {"detect": DetectionNetwork, "classify": ClassificationNetwork, "segment": SegmentationNetwork}
+    if not isinstance(network, kinds[spec.task]):
         raise ModelFileError(f"{path}: its Spec says that the network {spec.architecture} can {spec.task}; it cannot")
     if isinstance(network, DetectionNetwork) and spec.detection is not None:
         said, given = _outputs(spec.detection), _outputs(network.default_detection)
@@ -110,6 +109,13 @@ def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> 
         wanted = {name: len(labels) for name, labels in network.heads.items()}
         if wanted != {name: len(labels) for name, labels in spec.classification.heads.items()}:
             raise ModelFileError(f"{path}: its Spec names other heads than its network {spec.architecture} has")
+    if isinstance(network, SegmentationNetwork) and spec.segmentation is not None:
+        said_labels, given_labels = len(spec.segmentation.labels), len(network.labels)
+        if said_labels != given_labels:
+            raise ModelFileError(
+                f"{path}: its Spec names {said_labels} labels, its network {spec.architecture} has {given_labels}; "
+                "the file is damaged"
+            )
 
 
 def _outputs(detection: DetectionSpec) -> dict[str, Any]:

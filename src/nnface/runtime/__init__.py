@@ -26,7 +26,8 @@ class Runner(Protocol):
         """(N, 3, H, W) float32, normalised as the Spec says, to the outputs by name.
 
         Of a detector: ``scores`` (N, A) in 0..1, ``boxes`` (N, A, 4) and, where it has them, ``landmarks``
-        (N, A, 10), still coded. May be called from several threads.
+        (N, A, 10), still coded. Of a classifier the logits of each head, (N, labels), by its name. Of a parser
+        ``logits`` (N, labels, h, w). May be called from several threads.
         """
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nnface.errors import DeviceError
+from nnface.errors import DeviceError, ModelFileError
 from nnface.models.layers import DetectionNetwork
 from nnface.spec import Spec
 
@@ -39,13 +39,24 @@ class TorchRunner:
 
         Returns:
             of a detector ``scores`` (N, A) in 0..1, ``boxes`` (N, A, 4) and, where it has them, ``landmarks``
-            (N, A, 10), both still coded; of another network what its ``forward`` returns.
+            (N, A, 10), both still coded; of a classifier each head's logits (N, labels); of a parser ``logits``
+            (N, labels, h, w).
+
+        Raises:
+            ModelFileError: a parser's logits are not as many as the Spec has labels.
         """
         images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
         with _evaluating(self._module), torch.no_grad():
             outputs = dict(self._module(images))
             if self.spec.task == "detect":
                 outputs["scores"] = cast(DetectionNetwork, self._module).scores(outputs.pop("logits"))
+        if self.spec.segmentation is not None:
+            outputs = {"logits": outputs["logits"]}
+            shape, labels = tuple(outputs["logits"].shape), len(self.spec.segmentation.labels)
+            if len(shape) != 4 or shape[1] != labels:
+                raise ModelFileError(
+                    f"the network {self.spec.architecture} gives logits of shape {shape}, its Spec has {labels} labels"
+                )
         return {name: values.float().cpu().numpy() for name, values in outputs.items()}
 
 

@@ -318,6 +318,69 @@ def evaluate_utkface(
         attributes.save(result, save, about | ({"detector": detector} if finder else {}), name="UTKFace")
 
 
+@evaluate.command("celebamask")
+@click.option("--model", default="parser", show_default=True, help="A parser: a file, or a name of the zoo.")
+@click.option("--data", type=FOLDER, metavar="DIR", required=True, help="A prepared folder: images/, masks/, lists.")
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val", "test", "holdout"]),
+    default="test",
+    show_default=True,
+    help="Which portraits: those of DATA/PART.txt; all of a folder that has no lists.",
+)
+@click.option("--list", "list_file", type=FOLDER, metavar="FILE", help="These portraits instead: a name a line.")
+@click.option("--compare", metavar="MODEL", help="Another parser: print by how much --model is better, paired.")
+@_json
+@_save
+@_device
+@_threads
+def evaluate_celebamask(
+    model: str,
+    data: Path,
+    part: str,
+    list_file: Path | None,
+    compare: str | None,
+    json_file: str | None,
+    save: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Measure a parser on CelebAMask-HQ: F1 and IoU of each part, over the pixels of the set, at 512 pixels.
+
+    The pictures are portraits, labelled as they are, and scored at a long side of 512 whatever the network's input is.
+    """
+    from nnface.commands.output import progress
+    from nnface.datasets import celebamask as portraits
+    from nnface.evaluation import celebamask as parsers
+    from nnface.predict.segmenter import Segmenter
+
+    _check(json_file, save)
+    samples = portraits.read(data, part, [] if list_file is None else [list_file])
+
+    def measured(name: str) -> tuple[parsers.Parse, parsers.Result]:
+        segmenter = Segmenter(name, device=device, threads=threads)
+        found = []
+        with progress("portraits", len(samples)) as done:
+            for item in parsers.run(segmenter.labels, samples):
+                found.append(item)
+                done()
+        return segmenter.labels, parsers.score(found)
+
+    parse, result = measured(model)
+    differences = None
+    if compare is not None:
+        differences = parsers.differences_table(parsers.compare(result, measured(compare)[1]), compare)
+    if json_file != "-":
+        parsers.figures_table(result).show()
+        parsers.parts_table(result).show()
+        if differences is not None:
+            differences.show()
+    _write_json(json_file, parsers.figures_json(result))
+    if save is not None:
+        about = {"model": model, "data": f"{data}, {list_file or part}", "device": device}
+        parsers.save(result, save, about, samples, parse, differences)
+
+
 def _truth(folder: Path, list_file: Path | None) -> Truth:
     truth = read_truth(folder)
     return truth if list_file is None else choose(truth, read_list(list_file), list_file)

@@ -130,6 +130,17 @@ def read_mask(path: str | Path, labels: int = len(CELEBAMASK_LABELS)) -> Labels:
     """
     path = Path(path)
     values, palette = stored_values(path)
+    return as_labels(values, palette, path, labels)
+
+
+def as_labels(
+    values: Labels, palette: NDArray[np.uint8] | None, path: Path, labels: int = len(CELEBAMASK_LABELS)
+) -> Labels:
+    """What :func:`read_mask` makes of :func:`stored_values`; ``path`` names the file in errors.
+
+    Raises:
+        DataError: a value beyond the labels.
+    """
     used = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
     if palette is not None and used[-1] < len(palette):
         colours = palette[used]

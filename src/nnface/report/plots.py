@@ -71,7 +71,8 @@ def bars(
         intervals: name to the bounds of an error bar.
         y_range: limits of the axis.
     """
-    figure, axes = _figure(title, x, y)
+    # A value is written below each bar, so that many bars need a wider picture.
+    figure, axes = _figure(title, x, y, (max(6.4, 0.62 * len(values)), 4.4))
     shown = {name: value for name, value in values.items() if value == value}
     places = range(len(shown))
     axes.bar(places, list(shown.values()), color=COLOURS[0], width=0.62)
@@ -95,7 +96,8 @@ def matrix(counts: ArrayLike, names: Sequence[str], *, title: str, x: str, y: st
         x: what the columns are.
         y: what the rows are.
     """
-    figure, axes = _figure(title, x, y)
+    side = max(4.4, 0.42 * len(names))
+    figure, axes = _figure(title, x, y, (max(6.4, side), side))
     table = np.asarray(counts, float)
     shares = 100 * table / np.maximum(table.sum(1, keepdims=True), 1)
     axes.grid(False)
@@ -110,12 +112,13 @@ def matrix(counts: ArrayLike, names: Sequence[str], *, title: str, x: str, y: st
     return _png(figure)
 
 
-def _figure(title: str, x: str, y: str) -> tuple["Figure", "Axes"]:
+def _figure(title: str, x: str, y: str, size: tuple[float, float] = (6.4, 4.4)) -> tuple["Figure", "Axes"]:
+    """``size``: width and height in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError("plots need matplotlib: pip install 'nnface[eval]'") from error
-    figure = Figure(figsize=(6.4, 4.4), dpi=130, layout="constrained")
+    figure = Figure(figsize=size, dpi=130, layout="constrained")
     axes = figure.subplots()
     axes.set_title(_plain(title), fontsize=11, loc="left", wrap=True)
     axes.set_xlabel(_plain(x))

@@ -1,0 +1,454 @@
+"""CelebAMask-HQ prepared, verified and shown: part PNGs merged to label images, is all of it whole, what is in it."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from nnface.curate.findings import Advance, Findings
+from nnface.curate.pictures import cores
+from nnface.curate.show import made
+from nnface.datasets import celebamask
+from nnface.datasets.celebamask import COUNTS, FACES, MAPPING, MASKS, PARTITION, PARTS, PICTURES, Part, PublishedFace
+from nnface.datasets.samples import SegmentationSample
+from nnface.errors import DataError, ImageError, NnfaceError, UsageError
+from nnface.files import atomic_path, write_atomic
+from nnface.image import IMAGE_SUFFIXES, read, read_sized
+from nnface.report.table import Table, percent
+from nnface.spec import CELEBAMASK_LABELS
+from nnface.version import __version__
+
+TERMS = "CelebAMask-HQ: Lee et al., CVPR 2020; non-commercial research and education."
+
+Labels = NDArray[np.uint8]
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """What :func:`prepare` did."""
+
+    merged: int = 0
+    """Label images that it wrote."""
+    kept: int = 0
+    """Label images that were there, whole."""
+    lists: dict[Part, int] = field(default_factory=dict)
+    """Portraits of each list."""
+    notes: list[str] = field(default_factory=list)
+    """What is worth knowing: a partial set, faces that were left out."""
+
+
+def prepare(
+    root: str | Path,
+    *,
+    annotations: str | Path | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    advance: Advance = lambda: None,
+) -> Prepared:
+    """Merge the part PNGs of the published layout to label images, and write the official split as lists.
+
+    Into the same folder go ``masks/0.png`` and so on, 8-bit grey, and ``train.txt``, ``val.txt`` and ``test.txt``; the
+    pictures stay in ``CelebA-HQ-img``, where :func:`nnface.datasets.celebamask.read` finds them. Each file is written
+    whole or not at all, and is read again before it gets its name. Called again, it goes on where it was stopped: a
+    label image that is whole is kept. A set whose faces all have picture and parts may be partial; faces that lack one
+    of them are left out, with a note.
+
+    Args:
+        root: the folder that holds ``CelebA-HQ-img`` and ``CelebAMask-HQ-mask-anno``.
+        annotations: the folder of the mapping and of CelebA's partition; None: ``root``, or ``annotations`` in it.
+        force: merge again what is there.
+        workers: threads; None: one a processor (decoding does not hold Python's lock).
+        advance: called after each face.
+
+    Raises:
+        DataError: not the published layout, no mapping or partition, or part PNGs that cannot be merged.
+        NnfaceError: the folder cannot be written.
+    """
+    root = Path(root)
+    faces = celebamask.read_published(root)
+    splits = celebamask.read_splits(*_annotations(root, annotations))
+    whole = [face for face in faces if face.parts and face.picture.is_file()]
+    if not whole:
+        raise DataError(f"{root} holds no face with both a picture and parts")
+    done = Prepared()
+    if len(whole) < len(faces):
+        first = next(face for face in faces if not face.parts or not face.picture.is_file())
+        done.notes.append(
+            f"{len(faces) - len(whole)} faces lack their picture or all of their parts and were left out, the first "
+            f"{first.index}"
+        )
+    if len(whole) < FACES:
+        done.notes.append(f"the set is partial: {len(whole):,} of {FACES:,} faces")
+    folder = made(root / MASKS)
+
+    def one(face: PublishedFace) -> bool:
+        path = folder / f"{face.index}.png"
+        if not force and _is_whole(path):
+            return False
+        _write(path, merge(face.parts))
+        return True
+
+    for written in _mapped(one, whole, workers):
+        done.merged += written
+        done.kept += not written
+        advance()
+    there = {face.index for face in whole}
+    for name, indices in splits.items():
+        chosen = [index for index in indices if index in there]
+        done.lists[name] = len(chosen)
+        write_atomic(root / f"{name}.txt", "".join(f"{index}\n" for index in chosen))
+    return done
+
+
+def merge(parts: Mapping[str, Path]) -> Labels:
+    """One label image, (H, W) uint8, of a face's part PNGs.
+
+    The parts are painted in the order of :data:`nnface.spec.CELEBAMASK_LABELS`, later ones over earlier: skin first,
+    then nose, eyeglasses, eyes, brows, ears, mouth, lips, hair, hat, earring, necklace, neck, clothes. So does the data
+    set's own ``g_mask.py``. A part's pixels are those of more than 127, in grey or RGB.
+
+    Raises:
+        DataError: a part cannot be read, or parts of one face are of several sizes.
+    """
+    labels: Labels | None = None
+    for number, name in enumerate(CELEBAMASK_LABELS):
+        if name not in parts:
+            continue
+        try:
+            part = read(parts[name])[:, :, 0] > 127
+        except ImageError as error:
+            raise DataError(f"the part {error}; unpack it again") from error
+        if labels is None:
+            labels = np.zeros(part.shape, np.uint8)
+        if labels.shape != part.shape:
+            raise DataError(
+                f"the part {parts[name]} is {part.shape[1]} x {part.shape[0]}, others of its face "
+                f"{labels.shape[1]} x {labels.shape[0]}; unpack it again"
+            )
+        labels[part] = number
+    if labels is None:
+        raise UsageError("there is no part to merge")
+    return labels
+
+
+def splits(root: str | Path) -> list[str]:
+    """Names of the lists that a prepared folder has, such as ``train``; empty: it has none, and all pairs count."""
+    return [name for name in (*get_args(Part), "holdout") if (Path(root) / f"{name}.txt").is_file()]
+
+
+def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: None) -> Findings:
+    """Look through a folder of CelebAMask-HQ: as published, prepared, or both.
+
+    A set that lacks whole faces is partial, and not wrong. Wrong are a picture without labels or labels without a
+    picture, files that cannot be read or are of another size, values that are no labels, label images that are not
+    their merged parts, palettes that disagree, and lists that name what is not there, or one face twice.
+
+    Args:
+        root: the folder.
+        pixels: decode every picture, label image and part; else names, counts and the pictures' sizes alone.
+        advance: called after each face.
+
+    Raises:
+        DataError: neither layout is there.
+    """
+    root = Path(root)
+    found = Findings()
+    published = (root / PICTURES).is_dir() and (root / PARTS).is_dir()
+    prepared = (root / MASKS).is_dir() and any((root / name).is_dir() for name in ("images", PICTURES))
+    if not published and not prepared:
+        raise DataError(f"{root} holds neither {PICTURES}/ and {PARTS}/ nor images/ and {MASKS}/")
+    faces = _verify_published(root, found) if published else []
+    if prepared:
+        _verify_lists(root, found)
+        samples = _pairs(root, found, published)
+        if pixels:
+            by_key = {str(face.index): face for face in faces}
+            colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
+            problems = _mapped(lambda s: _problems(s, by_key.get(s.key), colours), samples, None)
+            _gather(problems, "faces", len(samples), found, advance)
+    elif pixels:
+        whole = [face for face in faces if face.parts and face.picture.is_file()]
+        _gather(_mapped(_face_problems, whole, None), "faces", len(whole), found, advance)
+    return found
+
+
+def _verify_published(root: Path, found: Findings) -> list[PublishedFace]:
+    try:
+        faces = celebamask.read_published(root)
+    except DataError as error:
+        found.problems.append(str(error))
+        return []
+    for what, lacking in (
+        ("pictures have no part", [f for f in faces if not f.parts]),
+        ("faces have parts and no picture", [f for f in faces if not f.picture.is_file()]),
+    ):
+        if lacking:
+            found.problems.append(f"{len(lacking)} {what}, the first {lacking[0].index}")
+    if len(faces) < FACES:
+        found.notes.append(f"the set is partial: {len(faces):,} of {FACES:,} faces")
+    try:
+        official = celebamask.read_splits(*_annotations(root, None))
+    except DataError as error:
+        found.notes.append(f"the official split was not looked at: {error}")
+        return faces
+    counts = {name: len(indices) for name, indices in official.items()}
+    if counts != COUNTS:
+        found.problems.append(
+            f"the mapping gives {', '.join(f'{n} {c:,}' for n, c in counts.items())} faces, the official split "
+            f"{', '.join(f'{n} {c:,}' for n, c in COUNTS.items())}"
+        )
+    there = {face.index for face in faces}
+    for name, indices in official.items():
+        path = root / f"{name}.txt"
+        if path.is_file() and (root / MASKS).is_dir():
+            listed = set(path.read_text("utf-8", errors="replace").split())
+            foreign = listed - set(map(str, indices))
+            absent = {str(i) for i in indices if i in there} - listed
+            if foreign or absent:
+                found.problems.append(
+                    f"{path} is not the official split: {len(foreign)} faces too many, {len(absent)} too few"
+                )
+    return faces
+
+
+def _verify_lists(root: Path, found: Findings) -> None:
+    owner: dict[str, str] = {}
+    for name in splits(root):
+        try:
+            samples = celebamask.read(root, name)
+        except DataError as error:
+            found.problems.append(str(error))
+            continue
+        found.notes.append(f"{name}: {len(samples):,} portraits")
+        twice = [s.key for s in samples if owner.setdefault(s.key, name) != name]
+        if twice:
+            found.problems.append(
+                f"{len(twice)} portraits stand in {name} and in another list, the first {twice[0]} "
+                f"in {owner[twice[0]]} too"
+            )
+
+
+def _pairs(root: Path, found: Findings, published: bool) -> list[SegmentationSample]:
+    folder = root / "images" if (root / "images").is_dir() else root / PICTURES
+    pictures = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    masks = {p.stem: p for p in sorted((root / MASKS).iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    for what, one, other in (
+        ("pictures have no label image", pictures, masks),
+        ("label images have no picture", masks, pictures),
+    ):
+        lacking = [path for key, path in one.items() if key not in other]
+        if lacking:
+            found.problems.append(f"{len(lacking)} {what}, the first {lacking[0]}")
+    if not published and len(pictures) < FACES:
+        found.notes.append(f"{len(pictures):,} portraits")
+    return [SegmentationSample(key=key, path=path, mask=masks[key]) for key, path in pictures.items() if key in masks]
+
+
+def _problems(
+    sample: SegmentationSample,
+    face: PublishedFace | None,
+    colours: dict[int, tuple[tuple[int, int, int], Path]],
+) -> str | None:
+    try:
+        values, palette = celebamask.stored_values(sample.mask)
+        labels = celebamask.as_labels(values, palette, sample.mask)
+        height, width = read(sample.path).shape[:2]
+        celebamask.check_size((labels.shape[1], labels.shape[0]), (width, height), sample.mask)
+        _check_palette(values, palette, sample.mask, colours)
+        if face is not None and face.parts and not np.array_equal(labels, merge(face.parts)):
+            return f"{sample.mask} is not its merged parts; prepare it again with --force"
+    except NnfaceError as error:
+        return str(error)
+    return None
+
+
+def _check_palette(
+    values: Labels,
+    palette: Labels | None,
+    path: Path,
+    colours: dict[int, tuple[tuple[int, int, int], Path]],
+) -> None:
+    """The same value must have the same colour in all palettes of a folder: else an editor has sorted them anew, and
+    values mean something else in each file."""
+    if palette is None or (palette == palette[:, :1]).all():
+        return
+    for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist():
+        if value < len(palette):
+            red, green, blue = palette[value].tolist()
+            first, other = colours.setdefault(value, ((red, green, blue), path))
+            if first != (red, green, blue):
+                raise DataError(
+                    f"the palette of the mask {path} shows the value {value} in another colour than {other}, so that "
+                    "its values may mean other labels; save the label numbers anew"
+                )
+
+
+def _face_problems(face: PublishedFace) -> str | None:
+    try:
+        width, height = read_sized(face.picture)
+        labels = merge(face.parts)
+        read(face.picture)
+        celebamask.check_size((labels.shape[1], labels.shape[0]), (width, height), next(iter(face.parts.values())))
+    except NnfaceError as error:
+        return str(error)
+    return None
+
+
+def _gather(problems: Iterable[str | None], what: str, count: int, found: Findings, advance: Advance) -> None:
+    wrong = []
+    for problem in problems:
+        if problem is not None:
+            wrong.append(problem)
+        advance()
+    if wrong:
+        found.problems.append(f"{len(wrong)} of {count:,} {what} are wrong; the first: {wrong[0]}")
+
+
+def areas(samples: Sequence[SegmentationSample], advance: Advance = lambda: None) -> NDArray[np.int64]:
+    """Pixels of each label in each label image, (n, labels).
+
+    Raises:
+        DataError: a label image cannot be read.
+    """
+
+    def one(sample: SegmentationSample) -> NDArray[np.int64]:
+        labels = celebamask.read_mask(sample.mask)
+        return np.bincount(labels.ravel(), minlength=len(CELEBAMASK_LABELS)).astype(np.int64)
+
+    counts = np.zeros((len(samples), len(CELEBAMASK_LABELS)), np.int64)
+    for number, counted in enumerate(_mapped(one, samples, None)):
+        counts[number] = counted
+        advance()
+    return counts
+
+
+def statistics(pixels: NDArray[np.int64]) -> list[Table]:
+    """How many portraits have each part, and how large it is there.
+
+    Args:
+        pixels: of :func:`areas`.
+    """
+    rows = []
+    shares = pixels / np.maximum(pixels.sum(1, keepdims=True), 1)
+    for number, name in enumerate(CELEBAMASK_LABELS):
+        having = shares[pixels[:, number] > 0, number]
+        middle = np.percentile(having, [5, 50, 95]) if len(having) else np.full(3, np.nan)
+        rows.append(
+            [
+                name,
+                f"{len(having):,}",
+                percent(len(having) / len(pixels) if len(pixels) else float("nan")),
+                *(_fine(v) for v in middle.tolist()),
+                _fine(float(pixels[:, number].sum() / max(pixels.sum(), 1))),
+            ]
+        )
+    columns = ["part", "portraits", "per cent", "area: 5th percentile", "median", "95th percentile", "of all pixels"]
+    return [
+        Table(f"Parts of {len(pixels):,} portraits; areas in per cent of a portrait that has the part", columns, rows)
+    ]
+
+
+def _fine(share: float) -> str:
+    return "-" if share != share else f"{100 * share:.3f}"
+
+
+def save(pixels: Mapping[str, NDArray[np.int64]], folder: str | Path) -> None:
+    """Write ``data.json``, ``data.html`` and plots into a folder, which is made.
+
+    Args:
+        pixels: for each list (or one name for all) what :func:`areas` gave.
+        folder: where to.
+
+    Raises:
+        DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
+        NnfaceError: the folder cannot be made or written.
+    """
+    from nnface.report import html, plots
+
+    folder = made(folder)
+    sections, content = [], {}
+    for name, counts in pixels.items():
+        having = (counts > 0).sum(0)
+        content[name] = _content(counts)
+        plot = plots.bars(
+            {label: 100 * n / max(len(counts), 1) for label, n in zip(CELEBAMASK_LABELS[1:], having[1:], strict=True)},
+            title=f"CelebAMask-HQ {name}, {len(counts):,} portraits: how many have each part",
+            x="part",
+            y="per cent of the portraits",
+        )
+        write_atomic(folder / f"{name}_parts.png", plot)
+        heading = f"{name}, {len(counts):,} portraits"
+        words = (f"Share of the portraits of {name} that have each part", plot)
+        sections.append(html.Section(heading=heading, tables=statistics(counts), plots=[words]))
+    write_atomic(folder / "data.json", json.dumps(content, indent=1) + "\n")
+    write_atomic(
+        folder / "data.html",
+        html.page("CelebAMask-HQ: what is in it", sections, f"Made by nnface {__version__}. {TERMS}"),
+    )
+
+
+def _content(counts: NDArray[np.int64]) -> dict[str, Any]:
+    having, total = (counts > 0).sum(0).tolist(), counts.sum(0).tolist()
+    return {
+        "portraits": len(counts),
+        "parts": {
+            label: {"portraits": having[number], "pixels": total[number]}
+            for number, label in enumerate(CELEBAMASK_LABELS)
+        },
+    }
+
+
+def _annotations(root: Path, folder: str | Path | None) -> tuple[Path, Path]:
+    places = [Path(folder)] if folder is not None else [root, root / "annotations"]
+    result = []
+    for name, origin in ((MAPPING, "CelebAMask-HQ"), (PARTITION, "CelebA")):
+        path = next((place / name for place in places if (place / name).is_file()), None)
+        if path is None:
+            raise DataError(
+                f"{places[0] / name} is not there, and without it nobody knows which faces are for training; "
+                f"it comes with {origin}"
+            )
+        result.append(path)
+    return result[0], result[1]
+
+
+def _is_whole(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        celebamask.read_mask(path)
+    except DataError:
+        return False
+    return True
+
+
+def _write(path: Path, labels: Labels) -> None:
+    with atomic_path(path) as temporary:
+        written, data = cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        temporary.write_bytes(data.tobytes() if written else b"")
+        if not written or not np.array_equal(celebamask.read_mask(temporary), labels):
+            raise NnfaceError(f"{path} was not written as it should be; is the disk sound?")
+
+
+def _mapped(call: Callable[[Item], Answer], items: Sequence[Item], workers: int | None) -> Iterator[Answer]:
+    """Answers in order, by several threads, with no more than a few items under way; stops soon when it is left."""
+    count = workers or cores()
+    pool = ThreadPoolExecutor(count)
+    try:
+        coming = iter(items)
+        under_way: list[Future[Answer]] = [pool.submit(call, item) for item in islice(coming, 4 * count)]
+        while under_way:
+            answer = under_way.pop(0).result()
+            under_way += [pool.submit(call, item) for item in islice(coming, 1)]
+            yield answer
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -174,9 +174,8 @@ def test_the_commands(tmp_path, exported):
     cv2.imwrite(str(tmp_path / "none.png"), squares(128, 128))
     cv2.imwrite(str(tmp_path / "tiny.png"), squares(8, 8))
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
-    ended = nnface(
-        "analyze", "two.png", "none.png", "bad.jpg", "--model", detector, "--classifier", exported, cwd=tmp_path
-    )
+    models = ("--model", detector, "--classifier", exported, "--no-parts")
+    ended = nnface("analyze", "two.png", "none.png", "bad.jpg", *models, cwd=tmp_path)
     assert ended.code == 1 and "bad.jpg is not a picture" in ended.err
     two, none, bad = ended.rows
     assert [sorted(face) for face in two["faces"]] == [["attributes", "box", "landmarks", "score"]] * 2

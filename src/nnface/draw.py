@@ -1,12 +1,15 @@
 """Results onto pictures."""
 
 import math
+import struct
+import zlib
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from nnface.results import Face, Faces
+from nnface.spec import CELEBAMASK_LABELS
 
 _COLOR = (90, 220, 60)
 """The boxes and labels: a light green, BGR, that skin, clothes and sky seldom have."""
@@ -16,13 +19,24 @@ _POINTS = ((255, 200, 60), (255, 200, 60), (60, 220, 255), (120, 90, 255), (120,
 """Eyes, nose, mouth corners."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
+PALETTE = np.array(
+    [
+        (0, 0, 0), (255, 200, 160), (240, 130, 40), (70, 240, 240), (30, 80, 220), (60, 200, 90), (0, 0, 130),
+        (0, 110, 60), (170, 110, 240), (110, 30, 150), (255, 255, 255), (240, 50, 90), (150, 0, 30), (150, 90, 40),
+        (255, 225, 25), (240, 50, 230), (190, 255, 60), (130, 140, 90), (130, 160, 190),
+    ],
+    np.uint8,
+)  # fmt: skip
+"""(19, 3) RGB: a colour for each of ``spec.CELEBAMASK_LABELS``."""
+
 
 def faces(image: NDArray[np.uint8], faces: Faces) -> NDArray[np.uint8]:
-    """A copy of the picture with a box, a score, the landmarks and the perceived attributes of each face.
+    """A copy of the picture with a box, a score, the landmarks, the perceived attributes and the parts of each face.
 
     The width of the lines goes by the size of the picture and of the face. A label is left out where it would be
     more than three fifths of the face (with attributes: wider than it) or would cover another label: a crowd stays a
-    picture of a crowd.
+    picture of a crowd. Parts are tinted, with a legend in the corner that shows the least of them; then there are no
+    dots for landmarks, and no box around a portrait.
 
     Args:
         image: (height, width, 3) uint8, BGR: the upright picture that the faces were found in. It is not changed.
@@ -30,13 +44,74 @@ def faces(image: NDArray[np.uint8], faces: Faces) -> NDArray[np.uint8]:
     """
     canvas = image.copy()
     widest = max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / 300))
+    if faces.labels is not None:
+        _tint(canvas, faces.labels)
     for face in reversed(faces):  # the best one last, so that it lies on top
-        _box(canvas, face, _thickness(face, widest))
-        _landmarks(canvas, face)
+        if faces.labels is None or face.score is not None:
+            _box(canvas, face, _thickness(face, widest))
+        if faces.labels is None:
+            _landmarks(canvas, face)
     taken: list[tuple[int, int, int, int]] = []
     for face in faces:
         _label(canvas, face, _thickness(face, widest), taken)
+    if faces.labels is not None:
+        _legend(canvas, faces.labels)
     return canvas
+
+
+def label_png(labels: NDArray[np.uint8]) -> bytes:
+    """A label image (height, width) uint8, values 0..18, as an 8-bit PNG with :data:`PALETTE`.
+
+    OpenCV writes no palettes. Each line holds its difference from the one above (PNG's filter 2): mostly zeros.
+    """
+    height, width = labels.shape
+    lines = np.empty((height, width + 1), np.uint8)
+    lines[:, 0] = 2
+    lines[:1, 1:] = labels[:1]
+    np.subtract(labels[1:], labels[:-1], out=lines[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    chunks = [
+        (b"IHDR", header),
+        (b"PLTE", PALETTE.tobytes()),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def _tint(canvas: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    """Lay the colours of the parts over a picture, in strips."""
+    for top in range(0, len(canvas), 256):
+        part, strip = canvas[top : top + 256], labels[top : top + 256]
+        tinted = cv2.addWeighted(part, 0.45, PALETTE[:, ::-1][strip], 0.55, 0)
+        np.copyto(part, tinted, where=(strip > 0)[..., None])
+
+
+def _legend(canvas: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    """The colours and names of the parts that are there, where it hides the least; none where there is no room."""
+    shown = np.flatnonzero(np.bincount(labels.ravel(), minlength=len(PALETTE))[1:]) + 1
+    height, width = labels.shape
+    pixels = min(math.sqrt(height * width) / 60, height / 40)
+    if not len(shown) or pixels < 8:
+        return
+    scale, stroke, pad = pixels / 21, max(1, round(1.5 * pixels / 21)), round(pixels / 2)
+    names = [CELEBAMASK_LABELS[number] for number in shown]
+    step = round(1.7 * pixels)
+    box_width = round(2.5 * pixels) + 2 * pad + max(cv2.getTextSize(name, _FONT, scale, stroke)[0][0] for name in names)
+    box_height = step * len(names) + pad
+    if box_width > width / 2 or box_height > height:
+        return
+    corners = [(height - box_height, 0), (height - box_height, width - box_width), (0, width - box_width), (0, 0)]
+    top, left = min(corners, key=lambda c: np.count_nonzero(labels[c[0] : c[0] + box_height, c[1] : c[1] + box_width]))
+    cv2.rectangle(canvas, (left, top), (left + box_width - 1, top + box_height - 1), (40, 40, 40), -1)
+    for line, (number, name) in enumerate(zip(shown, names, strict=True)):
+        x, y = left + pad, top + pad + line * step
+        color = tuple(int(value) for value in PALETTE[number, ::-1])
+        cv2.rectangle(canvas, (x, y), (x + round(2 * pixels) - 1, y + round(1.3 * pixels) - 1), color, -1)
+        corner = (x + round(2.5 * pixels), y + round(1.15 * pixels))
+        cv2.putText(canvas, name, corner, _FONT, scale, (255, 255, 255), stroke, cv2.LINE_AA)
 
 
 def _thickness(face: Face, widest: int) -> int:

@@ -32,6 +32,12 @@ def words(attributes: Mapping[str, Attribute]) -> str:
     return ", ".join(a.label + ("" if a.certain else "?") for a in attributes.values()) or "too small to tell"
 
 
+def part_words(parts: Mapping[str, int]) -> str:
+    """Parts for people to read: the four largest with their shares of the face, such as ``hair 41%, skin 38%``."""
+    largest = sorted(parts, key=lambda name: -parts[name])[:4]
+    return ", ".join(f"{name} {parts[name] / sum(parts.values()):.0%}" for name in largest) or "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
     """One face. Coordinates are pixels of the upright picture, x to the right and y down."""

@@ -18,7 +18,8 @@ from nnface.version import __version__
 COMMANDS = {
     "detect": ("nnface.commands.predict", "detect", "Find the faces in pictures, folders and videos."),
     "classify": ("nnface.commands.predict", "classify", "Tell perceived race, gender and age of faces."),
-    "analyze": ("nnface.commands.predict", "analyze", "Find faces and tell their perceived attributes."),
+    "segment": ("nnface.commands.predict", "segment", "Label the parts of faces: skin, eyes, lips, hair, ..."),
+    "analyze": ("nnface.commands.predict", "analyze", "Find faces, tell perceived attributes, label parts."),
     "recolor": ("nnface.commands.effects", "recolor", "Give hair, lips and other parts another colour."),
     "blur": ("nnface.commands.effects", "blur", "Blur or pixelate faces, or parts of them."),
     "models": ("nnface.commands.models", "models", "The weights there are, and what a model file says of itself."),
@@ -63,6 +64,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line (by default on ``sys.argv``) and leave the process with its exit code."""
     _open_standard_streams()
+    # numpy's threads for linear algebra, which nnface has no use for, would spin while the first pictures are decoded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     arguments = sys.argv[1:] if arguments is None else arguments
     code = _run(arguments, debug="--debug" in arguments)
     try:

@@ -5,16 +5,18 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import cv2
+import numpy as np
 
 from nnface import draw, image
 from nnface.errors import NnfaceError, UsageError
 from nnface.files import atomic_path, write_atomic
+from nnface.predict.segmenter import Segmenter
 from nnface.predict.source import Source
 from nnface.results import Faces
 
@@ -149,6 +151,16 @@ def targets(sources: Iterable[Source], folder: str | None, word: str = "faces") 
     Returns:
         a path for each source, or None. No two are the same: the second of a name becomes ``NAME-2.faces.jpg``.
     """
+    return _distinct(sources, folder, f".{word}.jpg", f".{word}.mp4")
+
+
+def png_targets(sources: Iterable[Source], folder: str) -> list[Path | None]:
+    """Where the label image of each source goes: ``NAME.png``; for videos the folder ``NAME``, a PNG a frame."""
+    return _distinct(sources, folder, ".png", "")
+
+
+def _distinct(sources: Iterable[Source], folder: str | None, still: str, moving: str) -> list[Path | None]:
+    """A path for each source, with the suffixes for pictures and videos; see :func:`targets`."""
     taken: set[str] = set()
     result: list[Path | None] = []
     for source in sources:
@@ -156,7 +168,7 @@ def targets(sources: Iterable[Source], folder: str | None, word: str = "faces") 
             result.append(None)
             continue
         inside = Path(source.inside)
-        suffix = f".{word}.jpg" if source.kind == "picture" else f".{word}.mp4"
+        suffix = still if source.kind == "picture" else moving
         number = 1
         while True:
             name = f"{inside.stem}{'' if number == 1 else f'-{number}'}{suffix}"
@@ -199,6 +211,28 @@ def draw_picture(path: str, faces: Faces, place: Path) -> None:
         NnfaceError: the picture cannot be read at its full size, or the copy cannot be written.
     """
     write_jpeg(path, draw.faces(image.read(path), faces), place, 92)
+
+
+def write_labels(faces: Faces, place: Path) -> None:
+    """Write the label image of a picture as a PNG with a palette.
+
+    Raises:
+        NnfaceError: it cannot be written.
+    """
+    assert faces.labels is not None  # a Segmenter was asked
+    write_atomic(place, draw.label_png(faces.labels))
+
+
+def write_cutout(path: str, faces: Faces, segmenter: Segmenter, parts: Sequence[str], place: Path) -> None:
+    """Write a picture file as a PNG in which only some parts of its faces are to be seen, with soft edges.
+
+    Raises:
+        NnfaceError: the picture cannot be read at its full size, or the PNG cannot be written.
+    """
+    pixels = image.read(path)
+    alpha = segmenter.soft(pixels, faces, {"parts": parts})["parts"]
+    _, data = cv2.imencode(".png", np.dstack([pixels, np.rint(alpha * 255).astype(np.uint8)]))
+    write_atomic(place, data.tobytes())
 
 
 def write_jpeg(path: str, canvas: image.Pixels, place: Path, quality: int) -> None:

@@ -1,9 +1,9 @@
-"""``nnface detect``, ``classify``, ``analyze``: pictures, folders, videos in; tables, JSON Lines, pictures out."""
+"""``nnface detect``, ``classify``, ``segment``, ``analyze``: pictures, videos in; tables, JSON Lines, pictures out."""
 
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +18,15 @@ from nnface.errors import ImageError, ModelFileError, NnfaceError
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
+from nnface.predict.segmenter import HEAD, PARTS, Segmenter
 from nnface.predict.source import Source, expand
 from nnface.predict.stream import Failure, ordered, pictures, video
 from nnface.predict.video import Frame, Video, VideoWriter
-from nnface.results import Faces, words
+from nnface.results import Faces, part_words, words
 from nnface.runtime.onnx import physical_cores
 
 _CROP = "none: each picture is a face chip already."
+_PORTRAIT = "none: each picture is a portrait already."
 _csv = click.option(
     "--csv", "csv_file", metavar="FILE|-", help="Write a csv file, a row a face, as FairFace's predict.py."
 )
@@ -60,7 +62,7 @@ def detect(
     def make(threads: int) -> Detector:
         return Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
 
-    return _predict(paths, make, json_file, draw_folder, force, batch, threads)
+    return _predict(paths, make, json_file, _Folders(draw_folder), force, batch, threads)
 
 
 @click.command()
@@ -94,7 +96,7 @@ def classify(
         finder = None if crop == "none" else Detector(detector, device=device, threads=threads)
         return Analyzer(finder, Classifier(model, device=device, threads=threads), chips=crop == "none")
 
-    return _predict(output.listed(paths), make, json_file, draw_folder, force, batch, threads, csv_file)
+    return _predict(output.listed(paths), make, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
 
 
 @click.command()
@@ -105,6 +107,8 @@ def classify(
 @click.option(
     "--classifier", default="attributes", show_default=True, metavar="NAME|FILE", help="What tells attributes."
 )
+@click.option("--parser", default="parser", show_default=True, metavar="NAME|FILE", help="What labels parts.")
+@click.option("--parts/--no-parts", default=True, help="Whether to label parts, which takes the longest.")
 @running
 def analyze(
     paths: tuple[str, ...],
@@ -117,11 +121,13 @@ def analyze(
     min_score: float | None,
     tile: int | None,
     classifier: str,
+    parser: str,
+    parts: bool,
     device: str,
     batch: int | None,
     threads: int | None,
 ) -> int:
-    """Find the faces in pictures, folders and videos, and tell their perceived race, gender and age.
+    """Find the faces in pictures, folders and videos, tell their perceived race, gender and age, and label their parts.
 
     PATH and the results are as for `nnface detect`; --model is the detector. What is told is how people label such
     pictures, and it may be wrong.
@@ -129,16 +135,121 @@ def analyze(
 
     def make(threads: int) -> Analyzer:
         finder = Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
-        return Analyzer(finder, Classifier(classifier, device=device, threads=threads))
+        teller = Classifier(classifier, device=device, threads=threads)
+        return Analyzer(finder, teller, Segmenter(parser, device=device, threads=threads) if parts else None)
 
-    return _predict(paths, make, json_file, draw_folder, force, batch, threads, csv_file)
+    return _predict(paths, make, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
+
+
+def _parts(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """``--parts``, checked."""
+    names = HEAD if value is None else tuple(name.strip() for name in value.split(","))
+    for name in names:
+        if name not in PARTS:
+            raise click.BadParameter(f"{name!r} is no part; the parts are {', '.join(PARTS)}")
+    return names
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@writing
+@click.option("--labels", "labels_folder", metavar="DIR", help="Write label images here, 8-bit PNGs with a palette.")
+@click.option("--soft", "soft_folder", metavar="DIR", help="Write what --parts names, cut out with soft edges, here.")
+@click.option("--parts", callback=_parts, metavar="NAME,...", help="The parts of --soft; by default the head.")
+@click.option("--crop", type=click.Choice(["faces", "none"]), default="faces", show_default=True, help=_PORTRAIT)
+@click.option("--model", default="parser", show_default=True, metavar="NAME|FILE", help="The parser.")
+@click.option("--detector", default="default", show_default=True, metavar="NAME|FILE", help="What finds the faces.")
+@running
+def segment(
+    paths: tuple[str, ...],
+    json_file: str | None,
+    draw_folder: str | None,
+    force: bool,
+    labels_folder: str | None,
+    soft_folder: str | None,
+    parts: tuple[str, ...],
+    crop: str,
+    model: str,
+    detector: str,
+    device: str,
+    batch: int | None,
+    threads: int | None,
+) -> int:
+    """Label the parts of faces (skin, eyes, lips, hair, ...) in pictures, folders and videos.
+
+    PATH and the results are as for `nnface detect`. Faces are found first; --crop none takes portraits. A label image
+    has the picture's size and stem and the values 0 to 18: 0 where there is no face, then skin, nose, eye_g
+    (eyeglasses), l_eye, r_eye, l_brow, r_brow, l_ear, r_ear, mouth, u_lip, l_lip, hair, hat, ear_r (earring), neck_l
+    (necklace), neck, cloth; l_ is the person's left. Of a video there is one a frame, in a folder of its name.
+    """
+
+    def make(threads: int) -> Analyzer:
+        finder = None if crop == "none" else Detector(detector, device=device, threads=threads)
+        return Analyzer(finder, None, Segmenter(model, device=device, threads=threads), chips=crop == "none")
+
+    folders = _Folders(draw_folder, labels_folder, soft_folder, parts)
+    return _predict(paths, make, json_file, folders, force, batch, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """Folders that pictures are written to."""
+
+    drawn: str | None
+    labels: str | None = None
+    soft: str | None = None
+    parts: tuple[str, ...] = HEAD
+    """What is cut out for ``soft``."""
+
+    def copies(self, sources: Sequence[Source], automatic: bool) -> list["_Copies"]:
+        """For each source what is to be written; ``automatic``: annotated copies in the working folder."""
+        none: list[Path | None] = [None] * len(sources)
+        drawn = output.targets(sources, self.drawn) if self.drawn or automatic else none
+        labels = output.png_targets(sources, self.labels) if self.labels else none
+        soft = output.png_targets(sources, self.soft) if self.soft else none
+        return [_Copies(*places, self.parts) for places in zip(drawn, labels, soft, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Copies:
+    """Where the copies of one picture or video go, None where there is none."""
+
+    drawn: Path | None
+    labels: Path | None
+    soft: Path | None
+    parts: tuple[str, ...]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is something to write."""
+        return any((self.drawn, self.labels, self.soft))
+
+    def write(self, path: str, faces: Faces, detector: Detector | Analyzer, force: bool) -> Iterator[str]:
+        """Write all copies of a picture file; yields a sentence for each that could not be."""
+        writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+            (self.drawn, lambda place: output.draw_picture(path, faces, place)),
+            (self.labels, lambda place: output.write_labels(faces, place)),
+            (self.soft, lambda place: output.write_cutout(path, faces, _segmenter(detector), self.parts, place)),
+        ]
+        for place, write in writers:
+            try:
+                if place is not None:
+                    output.prepare_place(place, force)
+                    write(place)
+            except NnfaceError as error:
+                yield str(error)
+
+
+def _segmenter(detector: Detector | Analyzer) -> Segmenter:
+    assert isinstance(detector, Analyzer) and detector.segmenter is not None  # only segment asks
+    return detector.segmenter
 
 
 def _predict(
     paths: Sequence[str],
     make: Callable[[int], Detector | Analyzer],
     json_file: str | None,
-    draw_folder: str | None,
+    folders: _Folders,
     force: bool,
     batch: int | None,
     threads: int | None,
@@ -158,23 +269,23 @@ def _predict(
         if not one:
             cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
         detector = make(workers if one else 1)
-        if draw_folder:  # before the work, which would be in vain
-            output.make_folder(draw_folder)
+        for folder in filter(None, (folders.drawn, folders.labels, folders.soft)):
+            output.make_folder(folder)  # before the work, which would be in vain
         automatic = terminal and json_file is None and csv_file is None
-        heads = detector.classifier.heads if isinstance(detector, Analyzer) else ()
+        heads = detector.classifier.heads if isinstance(detector, Analyzer) and detector.classifier else ()
         rows = stack.enter_context(output.csv_rows(csv_file, heads))
-        drawn = output.targets(sources, draw_folder) if draw_folder or automatic else [None] * len(sources)
+        work = list(zip(sources, folders.copies(sources, automatic), strict=True))
         table = _Table(sources) if automatic else None
         if table:
             stack.callback(table.show)
         total = None if any(source.kind != "picture" for source in sources) else len(sources)
         advance = stack.enter_context(output.progress("faces", total, hidden=terminal and json_file == "-"))
-        results = _results(detector, list(zip(sources, drawn, strict=True)), 1 if one else workers, batch, force)
+        results = _results(detector, work, 1 if one else workers, batch, force)
         done, failed = 0, len(problems)
         try:
             for result in stack.enter_context(closing(results)):
                 done += result.faces is not None
-                for sentence in filter(None, (result.error, result.not_drawn)):
+                for sentence in filter(None, (result.error, *result.not_written)):
                     failed += 1
                     output.say(sentence)
                 if lines and (result.faces is not None or result.error):
@@ -201,8 +312,8 @@ class _Result:
     drawn: Path | None = None
     error: str | None = None
     """Why there are no faces."""
-    not_drawn: str | None = None
-    """Why there is no annotated copy, where one was due."""
+    not_written: tuple[str, ...] = ()
+    """Why there is no copy, a sentence for each that was due."""
 
     def row(self) -> dict[str, Any]:
         """The line of JSON."""
@@ -214,7 +325,7 @@ class _Result:
 
 def _results(
     detector: Detector | Analyzer,
-    work: Sequence[tuple[Source, Path | None]],
+    work: Sequence[tuple[Source, _Copies]],
     workers: int,
     batch: int | None,
     force: bool,
@@ -224,41 +335,38 @@ def _results(
         if still:
             yield from _pictures(detector, list(group), workers, batch, force)
         else:
-            for source, place in group:
-                yield from _video(detector, source, place, workers, force)
+            for source, copies in group:
+                yield from _video(detector, source, copies, workers, force)
 
 
 def _pictures(
     detector: Detector | Analyzer,
-    work: Sequence[tuple[Source, Path | None]],
+    work: Sequence[tuple[Source, _Copies]],
     workers: int,
     batch: int | None,
     force: bool,
 ) -> Generator[_Result, None, None]:
-    def finish(item: tuple[tuple[Source, Path | None], Faces | Failure]) -> _Result:
-        (source, place), found = item
+    def finish(item: tuple[tuple[Source, _Copies], Faces | Failure]) -> _Result:
+        (source, copies), found = item
         if isinstance(found, Failure):
             return _Result(source=source, error=found.reason)
-        try:
-            if place is not None:
-                output.prepare_place(place, force)
-                output.draw_picture(source.path, found, place)
-        except NnfaceError as error:
-            return _Result(source=source, faces=found, not_drawn=str(error))
-        return _Result(source=source, faces=found, drawn=place)
+        problems = tuple(copies.write(source.path, found, detector, force))
+        found = replace(found, labels=None)  # they are large, and many results may wait
+        return _Result(source=source, faces=found, drawn=copies.drawn, not_written=problems)
 
     with closing(pictures(detector, (source.path for source, _ in work), workers=workers, batch=batch)) as found:
         pairs = zip(work, found, strict=True)
-        if any(place for _, place in work):  # in threads of its own, beside those that find the next faces
+        if any(copies.wanted for _, copies in work):  # in threads of its own, beside those that find the next faces
             yield from ordered(finish, pairs, workers)
         else:
             yield from map(finish, pairs)
 
 
 def _video(
-    detector: Detector | Analyzer, source: Source, place: Path | None, workers: int, force: bool
+    detector: Detector | Analyzer, source: Source, copies: _Copies, workers: int, force: bool
 ) -> Generator[_Result, None, None]:
-    not_drawn = None
+    place, labels = copies.drawn, copies.labels
+    problems = [f"{source.path}: only pictures are cut out, not videos"] if copies.soft else []
     try:
         clip = Video(source.path)
         with ExitStack() as stack:
@@ -268,18 +376,28 @@ def _video(
                     output.prepare_place(place, force)
                     writer = stack.enter_context(VideoWriter(place, clip.fps, endless=clip.camera))
                 except NnfaceError as error:
-                    place, not_drawn = None, str(error)
+                    place = None
+                    problems.append(str(error))
             for frame, faces in stack.enter_context(closing(video(detector, clip, workers=workers))):
                 if writer is not None:
                     writer.write(draw.faces(frame.image, faces))
-                yield _Result(source=source, faces=faces, frame=frame, drawn=place, not_drawn=not_drawn)
-                not_drawn = None
+                if labels is not None:
+                    try:
+                        image = labels / f"{frame.index:06}.png"
+                        output.prepare_place(image, force)
+                        output.write_labels(faces, image)
+                    except NnfaceError as error:  # the others would fare no better
+                        labels = None
+                        problems.append(str(error))
+                found = replace(faces, labels=None)
+                yield _Result(source=source, faces=found, frame=frame, drawn=place, not_written=tuple(problems))
+                problems = []
     except ImageError as error:
         yield _Result(source=source, error=str(error))
     except ModelFileError:
         raise
     except NnfaceError as error:  # the copy: the faces were found
-        yield _Result(source=source, not_drawn=str(error))
+        yield _Result(source=source, not_written=(str(error),))
 
 
 class _Table:
@@ -290,7 +408,7 @@ class _Table:
         self._rows: list[list[str]] = []
         self._drawn: dict[Path, None] = {}
         self._faces = 0
-        self._told = False
+        self._told: list[str] = []
         self._done: dict[str, int] = {}
 
     def add(self, result: _Result) -> None:
@@ -312,9 +430,13 @@ class _Table:
             return
         for number, face in enumerate(result.faces):
             x1, y1, x2, y2 = (str(round(v)) for v in face.box.tolist())
-            perceived = [] if face.attributes is None else [words(face.attributes)]
-            self._told |= face.attributes is not None
-            row = ["" if number else name, str(number + 1), _score(face.score), x1, y1, x2, y2, *perceived]
+            told = {}
+            if face.attributes is not None:
+                told["perceived (?: not certain)"] = words(face.attributes)
+            if face.parts is not None:
+                told["parts"] = part_words(face.parts)
+            self._told = list(told)
+            row = ["" if number else name, str(number + 1), _score(face.score), x1, y1, x2, y2, *told.values()]
             self._rows.append(row)
         if not result.faces:
             self._rows.append([name, "none", "", "", "", "", ""])
@@ -328,8 +450,7 @@ class _Table:
         columns = (
             ["picture", "face", "score", "x1", "y1", "x2", "y2"] if self._by_face else ["", "size", "faces", "best"]
         )
-        if self._told:
-            columns.append("perceived (?: not certain)")
+        columns += self._told
         Table("", columns, [row + [""] * (len(columns) - len(row)) for row in self._rows]).show()
         counts = " and ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in self._done.items())
         print(f"{self._faces} face{'' if self._faces == 1 else 's'} in {counts}")

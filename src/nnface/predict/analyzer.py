@@ -1,4 +1,4 @@
-"""Faces and their perceived attributes in one pass: detect, cut chips, classify the faces of many pictures together."""
+"""Faces, their perceived attributes and their parts in one pass: detect, then classify and segment the faces."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,38 +6,49 @@ from typing import Literal
 from nnface.image import ImageLike, as_array
 from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
+from nnface.predict.segmenter import Segmenter
 from nnface.results import Faces
 from nnface.runtime import Runner
 
 
 class Analyzer:
-    """A :class:`Detector` and a :class:`Classifier` behind one another.
+    """A :class:`Detector`, and behind it a :class:`Classifier`, a :class:`Segmenter`, or both.
 
     >>> from nnface import Analyzer  # doctest: +SKIP
     >>> for face in Analyzer()("team.jpg"):  # doctest: +SKIP
-    ...     print(face.box, face.attributes["age"].label)
+    ...     print(face.box, face.attributes["age"].label, face.parts["hair"])
     """
 
     def __init__(
-        self, detector: Detector | None = None, classifier: Classifier | None = None, *, chips: bool = False
+        self,
+        detector: Detector | None = None,
+        classifier: Classifier | None = None,
+        segmenter: Segmenter | None = None,
+        *,
+        chips: bool = False,
     ) -> None:
-        """Open the models that are not given: the bundled ``default`` and ``attributes``.
+        """Tell what a classifier or a segmenter is given for; where neither is, both, by the bundled models.
 
         Args:
-            detector: finds the faces.
+            detector: finds the faces; None: the bundled ``default``.
             classifier: tells their attributes.
-            chips: pictures are face chips already: no detector is asked.
+            segmenter: labels their parts.
+            chips: pictures are face chips, or portraits, already: no detector is asked.
         """
         self.detector = None if chips else detector or Detector()
-        self.classifier = classifier or Classifier()
+        neither = classifier is None and segmenter is None
+        self.classifier = Classifier() if neither else classifier
+        self.segmenter = Segmenter() if neither else segmenter
 
     @property
     def runner(self) -> Runner:
-        """The network that decides how pictures are batched: the detector's, or the classifier's for chips."""
-        return (self.detector or self.classifier).runner
+        """The network that decides how pictures are batched: the first that looks at them."""
+        first = self.detector or self.classifier or self.segmenter
+        assert first is not None  # the constructor sees to it
+        return first.runner
 
     def __call__(self, image: ImageLike, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
-        """The faces of one picture, best first, with attributes.
+        """The faces of one picture, best first, with attributes, parts, or both.
 
         Args:
             image: a path, a PIL image, or an array (H, W, 3) uint8, upright.
@@ -51,8 +62,12 @@ class Analyzer:
         return self.batch([image], color)[0]
 
     def batch(self, images: Sequence[ImageLike], color: Literal["bgr", "rgb"] = "bgr") -> list[Faces]:
-        """The faces of many pictures, in their order; faces of all pictures share the classifier's batches."""
-        if self.detector is None:
-            return self.classifier.batch(images, None, color)
+        """The faces of many pictures, in their order; faces of all pictures share the batches of what tells of them."""
         pixels = [as_array(image, color) for image in images]
-        return self.classifier.batch(pixels, self.detector.batch(pixels))
+        found = None if self.detector is None else self.detector.batch(pixels)
+        if self.classifier is not None:
+            found = self.classifier.batch(pixels, found)
+        if self.segmenter is not None:
+            found = self.segmenter.batch(pixels, found)
+        assert found is not None  # the constructor sees to it
+        return found

@@ -34,7 +34,7 @@ HEAD = tuple(part for part in PARTS if part not in ("neck", "neck_l", "cloth"))
 """The parts of the head, with hair and what is worn on it."""
 _TILE = 1024
 """The photograph is labelled in tiles of so many pixels a side, which bounds the memory."""
-_CHUNK = 1 << 15
+_CHUNK = 1 << 13
 """Pixels whose logits are interpolated at a time."""
 _MIXED = 255
 """Marks the cells of the grid between whose corners a border runs."""
@@ -383,7 +383,7 @@ def _log_odds(logits: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray
     if chosen.all() or not chosen.any():
         return np.full(logits.shape[1:], 30.0 if chosen.all() else -30.0, np.float32)
     inside, others = (np.logaddexp.reduce(logits[part], axis=0) for part in (chosen, ~chosen))
-    return np.clip(inside - others, -30, 30).astype(np.float32)
+    return np.asarray(np.clip(inside - others, -30, 30), np.float32)
 
 
 def _interpolated(

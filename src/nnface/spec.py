@@ -42,6 +42,15 @@ CELEBAMASK_LABELS = (
 """CelebAMask-HQ's labels in its own order and words: ``l_`` is the subject's left, on the right of the picture;
 ``eye_g`` eyeglasses, ``ear_r`` earring, ``neck_l`` necklace, ``mouth`` the inside between the lips."""
 
+LABEL_ORDERS: Mapping[str, tuple[str, ...]] = {
+    "celebamask": CELEBAMASK_LABELS,
+    "zllrunning": (
+        "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose",
+        "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat",
+    ),
+}  # fmt: skip
+"""Orders of the same labels, by name: the data set's own, and that of zllrunning/face-parsing.PyTorch and its kin."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSpec:

@@ -31,7 +31,7 @@ from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, UsageError
 from nnface.image import IMAGE_SUFFIXES, MAX_PIXELS
 from nnface.imagefile import probe
-from nnface.spec import CELEBAMASK_LABELS
+from nnface.spec import CELEBAMASK_LABELS, LABEL_ORDERS
 
 Part = Literal["train", "val", "test"]
 Labels = NDArray[np.uint8]
@@ -44,15 +44,6 @@ PICTURES, PARTS, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "masks"
 MAPPING, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
 MASK_SIDE = 512
 """Width and height of the published part PNGs."""
-
-LABEL_ORDERS: Mapping[str, tuple[str, ...]] = {
-    "celebamask": CELEBAMASK_LABELS,
-    "zllrunning": (
-        "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose",
-        "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat",
-    ),
-}  # fmt: skip
-"""Orders of the same labels, by name: the data set's own, and that of zllrunning/face-parsing.PyTorch and its kin."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SKEW = 1.01

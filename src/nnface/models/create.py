@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nnface.errors import UsageError
-from nnface.models import anchorfree, classifier, parser, retinaface, retinaface_dense, ultralight
+from nnface.models import anchorfree, bisenet, classifier, parser, retinaface, retinaface_dense, ultralight
 from nnface.models.layers import ClassificationNetwork, DetectionNetwork, SegmentationNetwork
 from nnface.spec import ClassificationSpec, SegmentationSpec, Spec
 
@@ -36,6 +36,9 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "classifier-resnet34": classifier.resnet34,
     "classifier-resnet50": classifier.resnet50,
     "parser": parser.Parser,
+    "bisenet-resnet18": bisenet.resnet18,
+    "bisenet-resnet34": bisenet.resnet34,
+    "bisenet-mobile": bisenet.mobile,
 }
 """What builds each network; its keyword arguments are the network's settings."""
 

@@ -7,33 +7,46 @@ V2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CV
 State-dict keys are those of the published weights (without the classifier).
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from nnface.models.layers import conv_norm, depthwise_separable
 
 
 class MobileNetV1(nn.Module):
-    """(N, 3, H, W) to (N, 256w, H/8, W/8), (N, 512w, H/16, W/16), (N, 1024w, H/32, W/32) for width w."""
+    """(N, 3, H, W) to (N, 256w, H/8, W/8), (N, 512w, H/16, W/16), (N, 1024w, H/32, W/32) for width w.
 
-    def __init__(self, width: float, slope: float = 0.1) -> None:
+    Args:
+        width: what the channels are multiplied with.
+        slope: of the leaky ReLUs; 0: plain ones.
+        block: makes the layers after the first, of input channels, output channels, stride and slope.
+    """
+
+    def __init__(
+        self,
+        width: float,
+        slope: float = 0.1,
+        block: Callable[[int, int, int, float], nn.Module] = depthwise_separable,
+    ) -> None:
         super().__init__()
         c = [int(channels * width) for channels in (32, 64, 128, 256, 512, 1024)]
         self.channels = (c[3], c[4], c[5])
         self.stage1 = nn.Sequential(
             conv_norm(3, c[0], stride=2, slope=slope),
-            depthwise_separable(c[0], c[1], 1, slope),
-            depthwise_separable(c[1], c[2], 2, slope),
-            depthwise_separable(c[2], c[2], 1, slope),
-            depthwise_separable(c[2], c[3], 2, slope),
-            depthwise_separable(c[3], c[3], 1, slope),
+            block(c[0], c[1], 1, slope),
+            block(c[1], c[2], 2, slope),
+            block(c[2], c[2], 1, slope),
+            block(c[2], c[3], 2, slope),
+            block(c[3], c[3], 1, slope),
         )
         self.stage2 = nn.Sequential(
-            depthwise_separable(c[3], c[4], 2, slope),
-            *(depthwise_separable(c[4], c[4], 1, slope) for _ in range(5)),
+            block(c[3], c[4], 2, slope),
+            *(block(c[4], c[4], 1, slope) for _ in range(5)),
         )
         self.stage3 = nn.Sequential(
-            depthwise_separable(c[4], c[5], 2, slope),
-            depthwise_separable(c[5], c[5], 1, slope),
+            block(c[4], c[5], 2, slope),
+            block(c[5], c[5], 1, slope),
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -243,7 +243,9 @@ def write_jpeg(path: str, canvas: image.Pixels, place: Path, quality: int) -> No
     """
     if max(canvas.shape) > 65500:
         raise NnfaceError(f"cannot write a copy of {path}: a JPEG has at most 65500 pixels a side")
-    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # Colour at full resolution: lines and lips are narrow.
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])
     write_atomic(place, data.tobytes())
 
 

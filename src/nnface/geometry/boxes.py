@@ -116,7 +116,8 @@ def nms(boxes: Floats, scores: Floats, iou: float, offset: float = 0.0, limit: i
         if len(kept) >= limit:
             break
         block = np.arange(start, min(start + _NMS_BLOCK, len(order)))
-        block = block[~_clash(rows[:, block], rows[:, kept], iou).any(1)]
+        if len(kept):
+            block = block[~_clash(rows[:, block], rows[:, kept], iou).any(1)]
         clash = np.triu(_clash(rows[:, block], rows[:, block], iou), 1)
         alive = np.ones(len(block), bool)
         for row in np.flatnonzero(clash.any(1)):
@@ -151,4 +152,6 @@ def _twice(sizes: Floats) -> Floats:
 
 
 def _bounded(deltas: Floats) -> Floats:
+    if np.abs(deltas).max(initial=0) <= _LIMIT:  # false for NaN too
+        return deltas
     return np.clip(np.nan_to_num(deltas, nan=0.0), -_LIMIT, _LIMIT)

@@ -37,13 +37,16 @@ class Failure:
 _UNREAD = Failure("not read yet")
 
 
-def ordered(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R, None, None]:
-    """``map`` in threads: results in the order of ``items``, of which only a few more than ``workers`` are in flight.
+def ordered(
+    function: Callable[[T], R], items: Iterable[T], workers: int, *, ahead: int = 4
+) -> Generator[R, None, None]:
+    """``map`` in threads: results in the order of ``items``, of which ``ahead`` for each worker are in flight.
 
-    ``items`` is drawn from in the caller's thread. What ``function`` raises is raised here, in its turn; then, or
+    A slow item leaves the other workers without work once they are so far ahead of it; what is in flight is in memory,
+    as items, then as results. ``items`` is drawn from in the caller's thread. What ``function`` raises is raised here, in its turn; then, or
     when the caller stops early (or presses Ctrl-C), what has not begun is dropped and what has begun is awaited.
     """
-    window = 4 * workers  # a large picture in front shall not leave the others without work
+    window = ahead * workers
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, "nnface") as pool:
         try:
@@ -64,22 +67,25 @@ def pictures(
 
     Args:
         detector: one that was opened with ``threads=1``, where there are several workers; an :class:`Analyzer` tells
-            attributes too.
+            attributes, or parts, too.
         paths: the files; drawn from as the work goes on.
         workers: threads; by default one for each core.
         batch: pictures that a worker takes at a time; those of one shape go through the network together. By default
-            1 on a CPU, where more are no quicker and need more memory, and 16 elsewhere; 8 where faces are classified,
-            which is quicker for many at once.
+            1 on a CPU, where more are no quicker and need more memory, and 16 elsewhere; 8 where faces are classified
+            alone, which is quicker for many at once.
 
     Yields:
         for each path its :class:`Faces`, or a :class:`Failure` for a file that cannot be read.
     """
-    batch = batch or (16 if detector.runner.device != "cpu" else 8 if isinstance(detector, Analyzer) else 1)
+    classified = isinstance(detector, Analyzer) and detector.segmenter is None
+    batch = batch or (16 if detector.runner.device != "cpu" else 8 if classified else 1)
 
     def work(group: list[str]) -> list[Faces | Failure]:
         return _analyze_files(detector, group) if isinstance(detector, Analyzer) else _detect_files(detector, group)
 
-    for results in ordered(work, _groups(paths, batch), workers or physical_cores()):
+    # Names and faces take no room, so that a huge PNG in front may be overtaken by many; label images do.
+    ahead = 4 if isinstance(detector, Analyzer) and detector.segmenter is not None else 64
+    for results in ordered(work, _groups(paths, batch), workers or physical_cores(), ahead=ahead):
         yield from results
 
 
@@ -125,7 +131,7 @@ def _too_large(path: str) -> Failure:
 
 
 def _analyze_files(analyzer: Analyzer, paths: list[str]) -> list[Faces | Failure]:
-    """The faces of a few picture files with their attributes; all faces share the classifier's batches."""
+    """The faces of a few picture files with attributes or parts; all faces share the batches of what tells of them."""
     results: list[Faces | Failure] = []
     waiting: list[tuple[int, Pixels]] = []
     for path in paths:
@@ -142,7 +148,11 @@ def _analyze_files(analyzer: Analyzer, paths: list[str]) -> list[Faces | Failure
         except (OSError, MemoryError, cv2.error) as error:
             reason = " ".join(str(error).split()) or "not enough memory"
             results.append(Failure(f"{path} cannot be read: {reason}"))
-    for (number, _), faces in zip(waiting, analyzer.batch([pixels for _, pixels in waiting]), strict=True):
+    try:
+        found: Sequence[Faces | Failure] = analyzer.batch([pixels for _, pixels in waiting])
+    except MemoryError:
+        found = [_too_large(paths[number]) for number, _ in waiting]
+    for (number, _), faces in zip(waiting, found, strict=True):
         results[number] = faces
     return results
 

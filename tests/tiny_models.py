@@ -1,7 +1,8 @@
-"""Tiny ONNX detectors with a Spec, built with onnx.helper, for everybody's tests.
+"""Tiny ONNX detectors and parsers with a Spec, built with onnx.helper, for everybody's tests.
 
 :func:`bright_detector` really detects: each cell's score is the brightness of its pixels, so a white square on black
-is a face, wherever the picture is moved, turned or scaled to.
+is a face, wherever the picture is moved, turned or scaled to. :func:`palette_parser` really labels: by the colours of
+the palette of label images.
 """
 
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nnface.spec import DetectionSpec, InputSpec, Spec
+from nnface import draw
+from nnface.spec import CELEBAMASK_LABELS, AlignmentSpec, DetectionSpec, InputSpec, SegmentationSpec, Spec
 
 STRIDE = 16
 
@@ -120,4 +122,57 @@ def save_safetensors(path: Path, spec: Spec | None = None, tensors: int = 1) -> 
         header[f"w{number}"] = {"dtype": "F32", "shape": [2], "data_offsets": [8 * number, 8 * number + 8]}
     content = json.dumps(header).encode()
     path.write_bytes(len(content).to_bytes(8, "little") + content + bytes(8 * tensors))
+    return path
+
+
+PARSER_POINTS = ((0.36, 0.45), (0.64, 0.45), (0.5, 0.6), (0.4, 0.75), (0.6, 0.75))
+"""Where :func:`palette_parser` has the landmarks, unless told otherwise."""
+
+
+def segmentation_spec(
+    *,
+    size: int = 64,
+    labels: tuple[str, ...] = CELEBAMASK_LABELS,
+    fit: str = "stretch",
+    color: str = "bgr",
+    width: int | None = None,
+    points: tuple[tuple[float, float], ...] | None = PARSER_POINTS,
+) -> Spec:
+    """A Spec that fits :func:`palette_parser`."""
+    return Spec(
+        task="segment",
+        architecture="tiny",
+        licence="Apache-2.0",
+        input=InputSpec(size=size, width=width or size, height=size, fit=fit, color=color, std=(255, 255, 255)),
+        segmentation=SegmentationSpec(labels=labels),
+        alignment=None if points is None else AlignmentSpec(points=points, margin=0.25),
+        provenance={"data": "none", "data_licence": "none", "command": "true"},
+    )
+
+
+def palette_parser(path: Path, spec: Spec | None = None, *, stride: int = 2, nan: bool = False) -> Path:
+    """Write a parser to ``path`` that labels each place with the nearest colour of ``draw.PALETTE``.
+
+    Logits are 40 (2 c . p - p . p) for the colour c, in 0..1, and each label's colour p: linear in the colour, so that
+    enlarging them is enlarging the picture. ``stride``: their grid is so many times coarser than the input.
+    """
+    spec = spec or segmentation_spec()
+    assert spec.segmentation is not None
+    numbers = [CELEBAMASK_LABELS.index(name) if name in CELEBAMASK_LABELS else 0 for name in spec.segmentation.labels]
+    colors = draw.PALETTE[numbers].astype(np.float32)[:, :: -1 if spec.input.color == "bgr" else 1] / 255
+    weights = np.repeat(80 * colors[:, :, None, None], stride, 2).repeat(stride, 3) / stride**2
+    bias = np.full(len(colors), np.nan) if nan else -40 * (colors**2).sum(1)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["input", "weights", "bias"], ["logits"], strides=[stride, stride])],
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, spec.input.height, spec.input.width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(np.asarray(value, np.float32), name)
+            for name, value in {"weights": weights, "bias": bias}.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"nnface": spec.to_json()})
+    onnx.save(model, path)
     return path

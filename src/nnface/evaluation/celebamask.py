@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nnface import draw
 from nnface.datasets.celebamask import check_size, read_mask
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, NnfaceError, UsageError
@@ -389,10 +390,7 @@ def _sheet(result: Result, samples: Sequence[SegmentationSample], parse: Parse, 
 
 def _coloured(image: Pixels, labels: Labels) -> Pixels:
     """The portrait under a colour for each part."""
-    hues = np.arange(len(CELEBAMASK_LABELS)) * 67 % 180  # neighbours in the order get hues far apart
-    hsv = np.stack([hues, np.full_like(hues, 220), np.where(np.arange(len(hues)) % 2, 255, 190)], -1).astype(np.uint8)
-    colours = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)[0]
-    painted = cv2.addWeighted(image, 0.45, colours[labels], 0.55, 0)
+    painted = cv2.addWeighted(image, 0.45, draw.PALETTE[:, ::-1][labels], 0.55, 0)
     return np.asarray(np.where(labels[:, :, None] > 0, painted, image), np.uint8)
 
 

@@ -14,13 +14,18 @@ import torch
 
 from conftest import shared
 from nnface.errors import ModelFileError, NnfaceError, UsageError
+from nnface.export.onnx import export
 from nnface.export.published import import_checkpoint
+from nnface.export.published.checkpoint import KNOWN
 from nnface.geometry import anchors, boxes
 from nnface.header import read_spec
 from nnface.models import file
 from nnface.models.create import create
 from nnface.predict.detector import Detector
+from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
+from nnface.spec import CELEBAMASK_LABELS
+from test_parity_networks import with_formula_weights
 
 PUBLISHED = {
     "biubug6_mobilenet0.25_Final": ("pytorch-retinaface", "retinaface-mobilenet025"),
@@ -204,6 +209,67 @@ def test_what_does_not_fit_is_named_in_one_sentence(tmp_path):
     for words in ("ultralight-rfb", "missing: base_net.0.0.weight", "of.nobody", "base_net.0.1.bias (3 instead of 16)"):
         assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def face_parsing(tmp_path_factory):
+    """A checkpoint with face-parsing.PyTorch's names and formula weights."""
+    path = tmp_path_factory.mktemp("face_parsing") / "79999_iter.pth"
+    torch.save(dict(with_formula_weights("bisenet-resnet18").state_dict()), path)
+    return path
+
+
+def test_a_parser_of_portraits_comes_in_and_goes_out(tmp_path, face_parsing):
+    spec, known = import_checkpoint("face-parsing", face_parsing, tmp_path / "a.safetensors")
+    assert not known and spec == read_spec(tmp_path / "a.safetensors")
+    assert (spec.task, spec.architecture) == ("segment", "bisenet-resnet18")
+    assert (spec.input.width, spec.input.height, spec.input.fit, spec.input.color) == (512, 512, "stretch", "rgb")
+    np.testing.assert_allclose(spec.input.mean, np.array([0.485, 0.456, 0.406]) * 255, atol=1e-3)
+    np.testing.assert_allclose(spec.input.std, np.array([0.229, 0.224, 0.225]) * 255, atol=1e-3)
+    labels = spec.segmentation.labels
+    assert sorted(labels) == sorted(CELEBAMASK_LABELS)
+    assert [labels.index(name) for name in ("skin", "l_brow", "eye_g", "nose", "cloth", "hair", "hat")] == [
+        1, 2, 6, 10, 16, 17, 18,
+    ]  # fmt: skip
+    assert "non-commercial" in spec.licence and "CelebAMask-HQ" in spec.provenance["data"]
+    module, _ = file.load(tmp_path / "a.safetensors")
+    checkpoint = torch.load(face_parsing, weights_only=True)
+    assert module.state_dict().keys() == checkpoint.keys()
+    assert all(torch.equal(tensor, checkpoint[name]) for name, tensor in module.state_dict().items())
+
+    small = replace(spec, input=replace(spec.input, size=160, width=160, height=96))  # 512 x 512 would take long
+    file.save(tmp_path / "b.safetensors", module, small)
+    assert export(tmp_path / "b.safetensors", tmp_path / "b.onnx") == small == read_spec(tmp_path / "b.onnx")
+    images = np.random.default_rng(0).standard_normal((1, 3, 96, 160)).astype(np.float32)
+    ours, theirs = (open_model(tmp_path / name, threads=1).run(images) for name in ("b.onnx", "b.safetensors"))
+    assert list(ours) == list(theirs) == ["logits"] and ours["logits"].shape == (1, 19, 96, 160)
+    scale = np.abs(theirs["logits"]).max()
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=0, atol=1e-5 * scale)
+
+
+def test_every_tensor_of_a_parser_is_accounted_for(tmp_path, face_parsing):
+    tensors = torch.load(face_parsing, weights_only=True)
+    del tensors["cp.arm16.conv.conv.weight"], tensors["conv_out32.conv_out.weight"]
+    tensors["of.nobody"] = torch.zeros(2)
+    tensors["conv_out.conv_out.weight"] = torch.zeros(11, 256, 1, 1)  # of another number of labels
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError) as caught:
+        import_checkpoint("face-parsing", tmp_path / "a.pth", tmp_path / "out")
+    for words in (
+        "missing: cp.arm16.conv.conv.weight, conv_out32.conv_out.weight",
+        "not of it: of.nobody",
+        "conv_out.conv_out.weight (11x256x1x1 instead of 19x256x1x1)",
+    ):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    torch.save(state("ultralight-slim"), tmp_path / "b.pth")
+    with pytest.raises(ModelFileError, match="does not fit bisenet-resnet18"):
+        import_checkpoint("face-parsing", tmp_path / "b.pth", tmp_path / "out")
+
+
+def test_the_published_parser_is_known():
+    known = KNOWN["468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567"]
+    assert known.format == "face-parsing" and "79999_iter.pth" in known.source
 
 
 class Hostile:

@@ -10,6 +10,7 @@ from conftest import shared
 from nnface.geometry import anchors as layout
 from nnface.geometry import boxes
 from nnface.training import matching
+from nnface.training.losses import segmentation
 from nnface.training.losses.multibox import MultiBoxLoss, mine, ultra_light_matching
 from nnface.training.losses.supernotman import SupernotmanLoss
 from nnface.training.matching import BACKGROUND, IGNORED, Matching, Target, match
@@ -137,6 +138,33 @@ def test_supernotman():
     positive = np.stack([(match(one, priors, rule.matching) >= 0).numpy() for one in faces])
     counts = [positive.sum(1), (chosen & ~positive).sum(1)]
     assert 0.5 * np.sqrt(sum((1 / n).sum() for n in counts)) == pytest.approx(file["grad_norm"][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("logits", ["logits", "logits_easy"])  # where the threshold decides, and where the number
+@pytest.mark.parametrize("least", [24, 200])
+def test_hard_pixels_of_face_parsing(logits, least):
+    file = np.load(shared("reference/recorded/loss_ohem_faceparsing.npz"))
+    outputs, labels = tensors(file, logits=logits)["logits"], torch.from_numpy(file["labels"])
+    ignored = labels == segmentation.IGNORED
+    assert ignored.any()
+    loss = segmentation.ohem_cross_entropy(outputs, labels, float(file["thresh"]), least)
+    case = f"{logits}_nmin{least}"
+    assert loss.item() == pytest.approx(float(file[f"loss_{case}"]), rel=1e-5)
+    grad = gradient(loss, outputs)
+    assert grad.norm().item() == pytest.approx(float(file[f"gradnorm_{case}"]), rel=1e-5)
+    assert (grad != 0).any(1).sum() == file[f"hardpix_{case}"]
+    assert (grad[ignored[:, None].expand_as(grad)] == 0).all()
+
+
+def test_hard_pixels_where_there_are_fewer_than_wanted():
+    logits = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.randint(0, 4, (1, 3, 5), generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    for least in (15, 16, 1000):  # where the reference's index lies beyond the last
+        torch.testing.assert_close(segmentation.ohem_cross_entropy(logits, labels, 0.7, least), expected)
+    nothing = segmentation.ohem_cross_entropy(logits, torch.full_like(labels, segmentation.IGNORED), 0.7, 4)
+    nothing.backward()
+    assert nothing.item() == 0 and (logits.grad == 0).all()
 
 
 # What must hold for any picture

@@ -11,7 +11,7 @@ from nnface.errors import DeviceError, UsageError
 from nnface.geometry.anchors import grid
 from nnface.models.create import ARCHITECTURES, create, default_spec
 from nnface.runtime.torch import TorchRunner
-from nnface.spec import CELEBAMASK_LABELS, parse
+from nnface.spec import CELEBAMASK_LABELS, LABEL_ORDERS, parse
 
 CLASSIFIERS = [name for name in ARCHITECTURES if name.startswith("classifier-")]
 PARSERS = [name for name in ARCHITECTURES if name.startswith(("parser", "bisenet-"))]
@@ -78,6 +78,25 @@ def test_every_parser(architecture):
         assert any((rows, columns) == (-(-height // cell), -(-width // cell)) for cell in (1, 2, 4, 8))
         assert outputs["logits"].isfinite().all() and outputs["logits"].dtype == torch.float32
     assert sorted(network.labels) == sorted(CELEBAMASK_LABELS) and network.labels[0] == "background"
+
+
+@pytest.mark.parametrize("settings", [{}, {"separable": False, "width": 0.25, "neck": 32}])
+def test_bisenet_has_two_more_outputs_in_training(settings):
+    torch.manual_seed(0)
+    network = create("bisenet-mobile", settings)
+    outputs = network(torch.randn(2, 3, 45, 70))
+    assert {name: tuple(values.shape) for name, values in outputs.items()} == dict.fromkeys(
+        ("logits", "auxiliary_16", "auxiliary_32"), (2, 19, 45, 70)
+    )
+    groups = {module.groups for module in network.modules() if isinstance(module, nn.Conv2d)}
+    assert (groups == {1}) == (settings != {})
+
+
+def test_bisenet_names_its_labels_in_the_order_that_is_asked_for():
+    assert default_spec("bisenet-resnet18", labels="celebamask").segmentation.labels == CELEBAMASK_LABELS
+    assert default_spec("bisenet-mobile").segmentation.labels == LABEL_ORDERS["zllrunning"] != CELEBAMASK_LABELS
+    with pytest.raises(ValueError, match="there are celebamask, zllrunning"):
+        create("bisenet-mobile", {"labels": "alphabetical"})
 
 
 SLOW = {"retinaface-resnet101", "retinaface-resnet152"}

@@ -139,6 +139,7 @@ def read_bgr(photo: str) -> NDArray[np.uint8]:
         ("ultralight-rfb", "ulfg_version-RFB-640", []),
         ("ultralight-slim-landmarks", "fd1mb_slim_Final", FACE_DETECTOR_1MB),
         ("ultralight-rfb-landmarks", "fd1mb_RBF_Final", FACE_DETECTOR_1MB),
+        ("bisenet-resnet18", "bisenet_resnet18_19", []),
     ],
 )
 def test_state_dict_is_the_published_one(architecture, file, rules):
@@ -269,6 +270,26 @@ def test_yakhyo_backbones_with_formula_weights(theirs, architecture):
     np.testing.assert_allclose(sums, recorded[f"{theirs}/sum64"], rtol=0, atol=2e-5 * 840 * np.abs(boxes).max())
 
 
+@pytest.mark.parametrize("case", "abc")
+def test_bisenet_with_formula_weights(case):
+    recorded = np.load(shared("reference/recorded/formula_bisenet_resnet18_19.npz"))
+    network = with_formula_weights("bisenet-resnet18")
+    network.training = True  # of the network alone, not of its batch norms: the auxiliary outputs too
+    found = outputs(network, formula_input(recorded[f"{case}/input_shape"], recorded[f"{case}/input_seed"]))
+    if case == "c":
+        assert_close(found["logits"][0, :, ::13, ::13], recorded["c/out_every13"], "logits")
+        sums = found["logits"][0].sum((1, 2), dtype=np.float64)
+        expected = recorded["c/out_sum64"]
+        np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    else:
+        step = {"a": 1, "b": 7}[case]
+        for ours, theirs in {"logits": "out", "auxiliary_16": "out16", "auxiliary_32": "out32"}.items():
+            assert_close(found[ours][0, :, ::step, ::step], recorded[f"{case}/{theirs}"], ours)
+    different = found["logits"][0].argmax(0) != recorded[f"{case}/argmax"]
+    best = np.sort(found["logits"][0], 0)[-2:, different]
+    assert (best[1] - best[0] < 4e-5 * np.abs(found["logits"]).max()).all()  # none, or ties by rounding
+
+
 # The part that travels with the repository.
 
 FIXTURE_RULES = {"retinaface-mobilenetv2": YAKHYO, "retinaface-resnet18": YAKHYO}
@@ -277,15 +298,18 @@ FIXTURE_RULES = {"retinaface-mobilenetv2": YAKHYO, "retinaface-resnet18": YAKHYO
 def test_fixture_shows_the_networks_unchanged():
     with np.load(FIXTURE) as fixture:
         cases = sorted({tuple(key.split("/")[:2]) for key in fixture})
-        assert len(cases) == 8
+        assert len(cases) == 9
         for architecture, seed in cases:
             prefix = f"{architecture}/{seed}/"
             network = with_formula_weights(architecture, FIXTURE_RULES.get(architecture, []))
+            network.training = architecture == "bisenet-resnet18"  # which has more outputs then
             found = outputs(network, formula_input(fixture[f"{prefix}shape"], int(seed)))
             for name in sorted(key.removeprefix(prefix) for key in fixture if key.startswith(prefix)):
                 if name == "scores":
                     scores = network.scores(torch.from_numpy(found["logits"])).numpy()
                     np.testing.assert_allclose(scores[0, ::25], fixture[prefix + name], rtol=0, atol=1e-5)
+                elif architecture == "bisenet-resnet18" and name != "shape":
+                    assert_close(found[name][0, :, ::5, ::5], fixture[prefix + name], f"{architecture} {name}")
                 elif name != "shape":
                     step = 5 if architecture.startswith("ultralight") else 25
                     assert_close(found[name][0, ::step], fixture[prefix + name], f"{architecture} {name}")

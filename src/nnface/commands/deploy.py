@@ -33,14 +33,15 @@ TARGETS = ("onnx", "tensorrt", "openvino", "ncnn")
 def import_(format: str, file: str, out: str, size: int | None, races: int | None) -> None:
     """Turn a published checkpoint FILE into a model file of ours.
 
-    FORMAT says whose it is, which the file itself does not: anchors and normalisation depend on it.
+    FORMAT says whose it is, which the file itself does not: normalisation, anchors and labels depend on it.
     """
     with _train_extra("importing a checkpoint"):
         from nnface.export.published import import_checkpoint
     spec, known = import_checkpoint(format, file, out, size, races)
     if not known:
         say(
-            f"{file} is not a file that nnface knows by its SHA-256; anchors and normalisation of {format} were assumed"
+            f"{file} is not a file that nnface knows by its SHA-256; normalisation and what its outputs mean were "
+            f"assumed to be those of {format}"
         )
     click.echo(f"{out}: {spec.architecture}, {spec.licence}")
 

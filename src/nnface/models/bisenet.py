@@ -106,7 +106,8 @@ class AttentionRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         features: Tensor = self.conv(x)
-        return features * self.bn_atten(self.conv_atten(everywhere(features))).sigmoid()
+        weights: Tensor = self.bn_atten(self.conv_atten(everywhere(features)))
+        return features * weights.sigmoid()
 
 
 class FeatureFusion(nn.Module):
@@ -121,7 +122,8 @@ class FeatureFusion(nn.Module):
     def forward(self, fine: Tensor, context: Tensor) -> Tensor:
         """Two maps of one size to (N, outputs, H, W)."""
         features: Tensor = self.convblk(torch.cat([fine, context], 1))
-        return features + features * self.conv2(F.relu(self.conv1(everywhere(features)))).sigmoid()
+        weights: Tensor = self.conv2(F.relu(self.conv1(everywhere(features))))
+        return features + features * weights.sigmoid()
 
 
 class Output(nn.Module):

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnface.errors import UsageError
-from nnface.export.published import face_detector_1mb, fairface, pytorch_retinaface, ultra_light
+from nnface.export.published import face_detector_1mb, face_parsing, fairface, pytorch_retinaface, ultra_light
 from nnface.export.published.checkpoint import read
 from nnface.models import file
 from nnface.spec import Spec
 
-FORMATS = ("pytorch-retinaface", "ultra-light", "face-detector-1mb", "fairface")
+FORMATS = ("pytorch-retinaface", "ultra-light", "face-detector-1mb", "face-parsing", "fairface")
 
 
 def import_checkpoint(
@@ -26,7 +26,7 @@ def import_checkpoint(
 
     Returns:
         the Spec that was written, and whether the file is one that nnface knows by its SHA-256. For one that it does
-        not know, the anchors and the normalisation are those of the format, on trust.
+        not know, the normalisation and what the outputs mean (anchors, labels) are those of the format, on trust.
 
     Raises:
         UsageError: a format that is not there yet, or a size or races where none belong.
@@ -45,6 +45,8 @@ def import_checkpoint(
         module, spec = ultra_light.network(checkpoint, size)
     elif format == "face-detector-1mb":
         module, spec = face_detector_1mb.network(checkpoint)
+    elif format == "face-parsing":
+        module, spec = face_parsing.network(checkpoint)
     elif format == "fairface":
         module, spec = fairface.network(checkpoint, 7 if races is None else races)
     else:

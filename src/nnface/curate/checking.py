@@ -146,10 +146,8 @@ def _check_kind(archive: Archive, path: Path, beginning: bytes, thorough: bool) 
             with zipfile.ZipFile(path) as opened:
                 broken = opened.testzip() if thorough else None
             if broken is not None:
-                raise DataError(f"{path} is damaged at {broken}")
-            return
-        if tarfile.is_tarfile(path):
-            return
+                raise DataError(f"{path} is a damaged archive: {broken} has another checksum")
+        elif not tarfile.is_tarfile(path):
+            raise DataError(f"{path} is no whole zip or tar archive; it may be truncated")
     except unpack.DAMAGE as error:
         raise DataError(f"{path} is a damaged archive: {error}") from error
-    raise DataError(f"{path} is no whole zip or tar archive; it may be truncated")

@@ -24,7 +24,7 @@ Advance = Callable[[int, int | None], None]
 ATTEMPTS = 4
 """So often in a row may a transfer break off without a byte more than before."""
 WEB_PAGE = "a web page (quota, sign-in or consent) in place of the file"
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # of an answer that breaks off, what does not fill one is lost
 _TIMEOUT = (15, 60)
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 

@@ -138,6 +138,8 @@ def unpack(
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     try:
+        if not zipfile.is_zipfile(archive) and not tarfile.is_tarfile(archive):
+            raise DataError(f"{archive} is no whole zip or tar archive; it may be truncated")
         opened: zipfile.ZipFile | tarfile.TarFile
         opened = zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive)  # noqa: SIM115
         with opened:
@@ -152,7 +154,9 @@ def _members(archive: Path, opened: zipfile.ZipFile | tarfile.TarFile) -> Iterat
     """Each file, checked before the archive is read any further."""
     limit = min(MAX_BYTES, SLACK + MAX_RATIO * archive.stat().st_size)
     total = 0
-    for files, handle in enumerate(opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened, 1):
+    handles: Iterator[zipfile.ZipInfo | tarfile.TarInfo]
+    handles = iter(opened.infolist()) if isinstance(opened, zipfile.ZipFile) else iter(opened)
+    for files, handle in enumerate(handles, 1):
         name, size, kind = _described(handle)
         if reason := _unsafe(name) or kind:
             raise DataError(f"{archive} is not unpacked: its member {name[:120]!r} {reason}")

@@ -18,13 +18,13 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from conftest import shared
+from nnface.commands import main
 from nnface.curate import celebamask as curate
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import MAPPING, PARTITION
 from nnface.errors import DataError, NnfaceError, UsageError
 from nnface.evaluation import celebamask as benchmark
 from nnface.spec import CELEBAMASK_LABELS
-from processes import nnface
 
 LABELS = len(CELEBAMASK_LABELS)
 # Number of a face to where CelebA has it: two of train, one of val, one of test.
@@ -511,7 +511,7 @@ def test_the_report_is_whole_and_its_worst_portrait_is_the_worst(tmp_path):
     assert "http" not in page.split("</head>")[1]
 
 
-def test_the_command_measures_a_model_file(tmp_path):
+def test_the_command_measures_a_model_file(tmp_path, capsys):
     pytest.importorskip("torch")
     from nnface.models.create import create, default_spec
     from nnface.models.file import save
@@ -519,12 +519,14 @@ def test_the_command_measures_a_model_file(tmp_path):
     save(tmp_path / "m.safetensors", create("parser").eval(), default_spec("parser"))
     root = prepared(tmp_path / "data")
     (root / "test.txt").write_text("a\nb\n")
-    run = nnface(
-        "evaluate", "celebamask", "--model", "m.safetensors", "--data", root, "--threads", "1", "--json", "f.json",
-        "--save", "out", "--compare", "m.safetensors", cwd=tmp_path,
-    )  # fmt: skip
-    assert run.code == 0, run.err
-    assert "2 portraits" in run.out
+    model = str(tmp_path / "m.safetensors")
+    with pytest.raises(SystemExit) as ended:
+        main(
+            f"evaluate celebamask --model {model} --data {root} --threads 1 --compare {model} "
+            f"--json {tmp_path}/f.json --save {tmp_path}/out".split()
+        )
+    assert ended.value.code == 0
+    assert "2 portraits" in capsys.readouterr().out
     figures = json.loads((tmp_path / "f.json").read_text())
     assert {"mean_f1", "frequent_f1", "mean_iou", "boundary_f1", "f1/skin"} <= set(figures)
     assert (tmp_path / "out/report.html").is_file()

@@ -154,7 +154,7 @@ def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: 
 
     Args:
         root: the folder.
-        pixels: decode every picture, label image and part; else names, counts and the pictures' sizes alone.
+        pixels: decode every picture, label image and part; else look at names, counts and lists alone.
         advance: called after each face.
 
     Raises:

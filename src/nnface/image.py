@@ -90,7 +90,7 @@ def read(path: str | Path) -> Pixels:
     Raises:
         ImageError: not there, a folder, not a picture, damaged, truncated, or larger than ``MAX_PIXELS``.
     """
-    return _decode(path, None).pixels
+    return decode(load(path), path).pixels
 
 
 def read_reduced(path: str | Path, long_side: int) -> Picture:
@@ -102,7 +102,7 @@ def read_reduced(path: str | Path, long_side: int) -> Picture:
     Raises:
         ImageError: as :func:`read`.
     """
-    return _decode(path, long_side)
+    return decode(load(path), path, long_side)
 
 
 def read_sized(path: str | Path) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def read_sized(path: str | Path) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`read`, but for damage beyond the header.
     """
-    header = _header(_load(path), path)
+    header = _header(load(path), path)
     return _upright_size(header)
 
 
@@ -174,7 +174,12 @@ def _from_pil(image: "PILImage") -> Pixels:
         raise ImageError(f"the PIL image cannot be decoded: {error}") from error
 
 
-def _load(path: str | Path) -> bytes:
+def load(path: str | Path) -> bytes:
+    """The bytes of a picture file, for :func:`decode`.
+
+    Raises:
+        ImageError: not there, a folder, no regular file, empty, or larger than ``MAX_BYTES``.
+    """
     path = Path(path)
     try:
         status = path.stat()
@@ -208,8 +213,12 @@ def _upright_size(header: ImageHeader) -> tuple[int, int]:
     return sides if header.orientation < 5 else sides[::-1]
 
 
-def _decode(path: str | Path, long_side: int | None) -> Picture:
-    data = _load(path)
+def decode(data: bytes, path: str | Path, long_side: int | None = None) -> Picture:
+    """What :func:`read` does, or with a ``long_side`` :func:`read_reduced`, from bytes; ``path`` names them in errors.
+
+    Raises:
+        ImageError: not a picture, damaged, truncated, or larger than ``MAX_PIXELS``.
+    """
     header = _header(data, path)
     factor = 1
     if header.format == "JPEG" and long_side is not None:

@@ -23,7 +23,7 @@ COMMANDS = {
     "recolor": ("nnface.commands.effects", "recolor", "Give hair, lips and other parts another colour."),
     "blur": ("nnface.commands.effects", "blur", "Blur or pixelate faces, or parts of them."),
     "models": ("nnface.commands.models", "models", "The weights there are, and what a model file says of itself."),
-    "data": ("nnface.commands.data", "data", "Get, verify and show data sets."),
+    "data": ("nnface.commands.data", "data", "Get, verify, show, convert and label data sets."),
     "train": ("nnface.commands.train", "train", "Train a network by a recipe."),
     "recipes": ("nnface.commands.train", "recipes", "List the recipes, or print one."),
     "evaluate": ("nnface.commands.evaluate", "evaluate", "Run a model over a benchmark and score it."),

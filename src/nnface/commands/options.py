@@ -25,6 +25,10 @@ class _Size(click.ParamType[Any]):
         return size
 
 
+SIZE = _Size()
+"""``--size``: a number of pixels, or ``original``."""
+
+
 def running(command: F) -> F:
     """Options of every command that runs a model: ``--device``, ``--batch``, ``--threads``."""
     for option in (
@@ -48,7 +52,7 @@ def detecting(command: F) -> F:
         click.option(
             "--min-score", type=click.FloatRange(0, 1), metavar="S", help="Keep faces from this score on, 0 to 1."
         ),
-        click.option("--size", type=_Size(), help="Long side that the detector sees; small pictures are enlarged."),
+        click.option("--size", type=SIZE, help="Long side that the detector sees; small pictures are enlarged."),
         click.option(
             "--model", default="default", show_default=True, metavar="NAME|FILE", help="See `nnface models list`."
         ),

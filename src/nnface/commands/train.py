@@ -17,7 +17,8 @@ from nnface.errors import DependencyError, UsageError
     multiple=True,
     required=True,
     metavar="NAME:PATH",
-    help="widerface:DIR or coco:FILE (detectors), fairface:DIR (classifiers); repeat for more.",
+    help="widerface:DIR, coco:FILE, yolo:DIR or voc:DIR (detectors), fairface:DIR (classifiers), celebamask:DIR "
+    "(parsers); repeat for more.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; default: runs/RECIPE.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped.")

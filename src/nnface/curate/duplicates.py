@@ -5,7 +5,7 @@ Benchmarking of Perceptual Image Hash Functions", 2010) proposes pairs, and the 
 decides. The hash alone would not do for face chips, which all look alike at its resolution.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -28,23 +28,24 @@ class Prints:
 
     signs: NDArray[np.float32]
     """(n, bits) of -1 and 1."""
-    grey: NDArray[np.float32]
-    """(n, SMALL * SMALL), each with mean 0 and length 1 (0 for a picture of one colour)."""
+    copies: NDArray[np.uint8]
+    """(n, SMALL, SMALL): the grey copies."""
 
 
-def prints(images: Iterable[NDArray[np.uint8]]) -> Prints:
-    """The prints of pictures (H, W, 3) uint8 BGR, one at a time."""
-    signs, grey = [], []
-    for image in images:
-        small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (SMALL, SMALL), interpolation=cv2.INTER_AREA)
-        pixels = small.astype(np.float32)
-        low = np.asarray(cv2.dct(pixels), np.float32)[:LOW, :LOW].ravel()[1:]
-        signs.append(np.where(low > np.median(low), 1, -1).astype(np.float32))
-        centred = pixels.ravel() - pixels.mean()
-        length = float(np.linalg.norm(centred))
-        grey.append(centred / length if length > 1 else np.zeros_like(centred))
+def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The grey copy (SMALL, SMALL) of a picture (H, W, 3) uint8 BGR of any size."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def prints(copies: NDArray[np.uint8]) -> Prints:
+    """The prints of pictures, from their grey copies (n, SMALL, SMALL)."""
     bits = LOW * LOW - 1
-    return Prints(np.array(signs, np.float32).reshape(-1, bits), np.array(grey, np.float32).reshape(-1, SMALL * SMALL))
+    signs = np.empty((len(copies), bits), np.float32)
+    for row, copy in zip(signs, copies, strict=True):
+        low = np.asarray(cv2.dct(copy.astype(np.float32)), np.float32)[:LOW, :LOW].ravel()[1:]
+        row[:] = np.where(low > np.median(low), 1, -1)
+    return Prints(signs, copies)
 
 
 def pairs(first: Prints, second: Prints) -> Iterator[tuple[int, int, float]]:
@@ -54,6 +55,13 @@ def pairs(first: Prints, second: Prints) -> Iterator[tuple[int, int, float]]:
         agreeing = first.signs[start : start + _ROWS] @ second.signs.T
         for row, column in np.argwhere(agreeing >= bits - 2 * MOST_BITS):
             one, other = start + int(row), int(column)
-            correlation = float(first.grey[one] @ second.grey[other])
+            correlation = float(_centred(first.copies[one]) @ _centred(second.copies[other]))
             if correlation >= LEAST_CORRELATION:
                 yield one, other, correlation
+
+
+def _centred(copy: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """With mean 0 and length 1; zeros for a picture of one colour, which is like no other."""
+    centred = copy.ravel() - copy.mean(dtype=np.float32)
+    length = np.linalg.norm(centred)
+    return np.asarray(centred / length if length > 1 else np.zeros_like(centred), np.float32)

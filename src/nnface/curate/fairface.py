@@ -2,41 +2,30 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnface.curate import duplicates
+from nnface.curate.findings import Advance, Findings, broken, compare
+from nnface.curate.pictures import Cache, Seen, look, walk
+from nnface.curate.show import made, picture_sizes, spread
 from nnface.datasets import fairface
 from nnface.datasets.fairface import Part
 from nnface.datasets.samples import AttributeSample
-from nnface.errors import DataError, ImageError, NnfaceError
+from nnface.errors import DataError, ImageError
 from nnface.files import write_atomic
 from nnface.image import IMAGE_SUFFIXES, read
+from nnface.report.sheet import sheet
 from nnface.report.table import Table
 from nnface.spec import FAIRFACE_HEADS
 from nnface.version import __version__
 
 COUNTS = {"train": 86_744, "val": 10_954}
 """The pictures that are published."""
-
-Advance = Callable[[], None]
-
-
-@dataclass(kw_only=True)
-class Findings:
-    """What :func:`verify` found."""
-
-    problems: list[str] = field(default_factory=list)
-    """What is wrong; empty: nothing."""
-    notes: list[str] = field(default_factory=list)
-    """What is worth knowing: parts that are partial, labels that were mended, near-duplicates."""
-    duplicates: list[tuple[str, str, float]] = field(default_factory=list)
-    """Pictures of train and val that are nearly the same, and their correlation."""
 
 
 def parts(root: str | Path) -> list[Part]:
@@ -51,7 +40,7 @@ def parts(root: str | Path) -> list[Part]:
     return found
 
 
-def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: None) -> Findings:
+def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advance: Advance = lambda: None) -> Findings:
     """Look through a FairFace folder.
 
     A part of the set whose pictures all have labels is partial, and not wrong.
@@ -59,6 +48,7 @@ def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: 
     Args:
         root: the folder that holds the label files.
         pixels: decode every picture, and look for near-duplicates between the parts.
+        again: look at the pictures anew, whatever was seen before.
         advance: called after each picture.
 
     Raises:
@@ -66,40 +56,29 @@ def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: 
     """
     root = Path(root)
     found = Findings()
-    prints: dict[str, tuple[list[str], duplicates.Prints]] = {}
-    for part in parts(root):
-        samples = _labels(root, part, found)
-        if samples is None:
-            continue
-        there = [s for s in samples if s.path.is_file()]
-        if len(there) < len(samples):
-            first = next(s.path for s in samples if not s.path.is_file())
-            found.problems.append(
-                f"{part}: {len(samples) - len(there)} labelled pictures are missing, the first {first}"
-            )
-        known = {s.path for s in samples}
-        folder = root / part
-        spare = (
-            [p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES and p not in known]
-            if (folder.is_dir())
-            else []
-        )
-        if spare:
-            found.problems.append(f"{part}: {len(spare)} pictures have no label, the first {spare[0]}")
-        if len(samples) < COUNTS[part]:
-            found.notes.append(f"{part} is partial: {len(samples):,} of {COUNTS[part]:,} pictures")
-        if pixels:
-            keys: list[str] = []
-            prints[part] = keys, duplicates.prints(_decoded(there, part, keys, found, advance))
-    if len(prints) == 2:
-        (train_keys, train), (val_keys, val) = prints["train"], prints["val"]
-        found.duplicates = [(train_keys[j], val_keys[i], c) for i, j, c in duplicates.pairs(val, train)]
-        if found.duplicates:
-            val_pictures = len({pair[1] for pair in found.duplicates})
-            found.notes.append(
-                f"{len(found.duplicates)} pictures of train are nearly the same as one of val ({val_pictures} of val), "
-                f"such as {found.duplicates[0][0]} and {found.duplicates[0][1]}"
-            )
+    seen: dict[str, list[tuple[str, Seen]]] = {}
+    with Cache(root, again) as cache:
+        for part in parts(root):
+            samples = _labels(root, part, found)
+            if samples is None:
+                continue
+            there = [s for s in samples if s.path.is_file()]
+            if len(there) < len(samples):
+                first = next(s.path for s in samples if not s.path.is_file())
+                found.problems.append(
+                    f"{part}: {len(samples) - len(there)} labelled pictures are missing, the first {first}"
+                )
+            labelled = {s.path for s in samples}
+            spare = [path for name in walk(root / part, IMAGE_SUFFIXES) if (path := root / part / name) not in labelled]
+            if spare:
+                found.problems.append(f"{part}: {len(spare)} pictures have no label, the first {spare[0]}")
+            if len(samples) < COUNTS[part]:
+                found.notes.append(f"{part} is partial: {len(samples):,} of {COUNTS[part]:,} pictures")
+            if pixels:
+                looked = look([s.path for s in there], cache, advance)
+                broken(part, looked, found)
+                seen[part] = [(s.key, one) for s, one in zip(there, looked, strict=True)]
+        compare(seen, cache, found)
     return found
 
 
@@ -113,24 +92,6 @@ def _labels(root: Path, part: Part, found: Findings) -> list[AttributeSample] | 
             return None
     found.notes += [str(warning.message) for warning in caught]
     return samples
-
-
-def _decoded(
-    samples: Sequence[AttributeSample], part: str, keys: list[str], found: Findings, advance: Advance
-) -> Iterator[NDArray[np.uint8]]:
-    """The pictures that can be read, their keys noted; the others are problems."""
-    broken = []
-    for sample in samples:
-        try:
-            image = read(sample.path)
-        except ImageError as error:
-            broken.append(str(error))
-        else:
-            keys.append(sample.key)
-            yield image
-        advance()
-    if broken:
-        found.problems.append(f"{part}: {len(broken)} pictures cannot be read; the first: {broken[0]}")
 
 
 def statistics(samples: Sequence[AttributeSample]) -> list[Table]:
@@ -164,11 +125,7 @@ def save(root: str | Path, folder: str | Path) -> None:
     """
     from nnface.report import html, plots
 
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    folder = made(folder)
     sections, content = [], {}
     for part in parts(root):
         samples = fairface.read(root, part, pictures=False)
@@ -183,10 +140,25 @@ def save(root: str | Path, folder: str | Path) -> None:
             )
             write_atomic(folder / f"{part}_{head}.png", plot)
             drawn.append((f"Pictures of {part} by {head}", plot))
-        sections.append(html.Section(heading=part, tables=statistics(samples), plots=drawn))
+        there = [s for s in samples if s.path.is_file()]
+        sizes = picture_sizes(root, [s.path for s in there])
+        content[part]["sizes"] = sizes.counts()
+        if there:
+            examples = sheet(_examples(there), columns=6, side=160)
+            write_atomic(folder / f"{part}_samples.png", examples)
+            drawn.append((f"Some pictures of {part}, with their labels", examples))
+        sections.append(html.Section(heading=part, tables=[*statistics(samples), sizes.table()], plots=drawn))
     write_atomic(folder / "data.json", json.dumps(content, indent=1) + "\n")
     footer = f"Made by nnface {__version__}. FairFace: Karkkainen and Joo, WACV 2021, CC BY 4.0."
     write_atomic(folder / "data.html", html.page("FairFace: who is in it", sections, footer))
+
+
+def _examples(samples: Sequence[AttributeSample]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Pictures from all over the part, with their labels in words."""
+    for sample in spread(samples, 36):
+        with suppress(ImageError):  # nnface data verify tells
+            words = ", ".join(options[sample.labels[head]] for head, options in FAIRFACE_HEADS.items())
+            yield words, read(sample.path)
 
 
 def _counts(samples: Sequence[AttributeSample]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nnface.datasets import celebamask, fairface, widerface
-from nnface.datasets.interchange import coco
+from nnface.datasets.interchange import coco, voc, yolo
 from nnface.datasets.samples import AttributeSample, DetectionSample, SegmentationSample
 from nnface.errors import ModelFileError, UsageError
 from nnface.training import loop, recipe
@@ -36,8 +36,9 @@ def start(
 
     Args:
         name: a shipped recipe or a TOML file.
-        data: ``widerface:DIR`` (source ``widerface``) or ``coco:FILE`` (source: the file's stem) for a detector,
-            ``fairface:DIR`` (its train part) for a classifier, ``celebamask:DIR`` for a parser; several add up.
+        data: ``widerface:DIR`` (source ``widerface``), ``coco:FILE``, ``yolo:DIR`` or ``voc:DIR`` (source: the stem of
+            the file or folder) for a detector, ``fairface:DIR`` (its train part) for a classifier, ``celebamask:DIR``
+            for a parser; several add up.
         out: the run folder; None: ``runs/NAME``.
         resume: go on with the run in ``out``.
         init: a model file of the same network to start from: safetensors, exported ONNX, or a name of the zoo.
@@ -100,7 +101,7 @@ def read_sources(data: Sequence[str]) -> dict[str, list[DetectionSample]]:
         UsageError: not of that form, an unknown kind, or two sources of one name.
         DataError: the data is absent or malformed.
     """
-    return _read(data, "detector", {"widerface": widerface.read, "coco": coco.read})
+    return _read(data, "detector", {"widerface": widerface.read, "coco": coco.read, "yolo": yolo.read, "voc": voc.read})
 
 
 def read_chips(data: Sequence[str]) -> dict[str, list[AttributeSample]]:

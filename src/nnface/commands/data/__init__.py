@@ -2,13 +2,13 @@
 
 import click
 
-from nnface.commands.data import get, look
+from nnface.commands.data import get, look, write
 
 
 @click.group()
 def data() -> None:
-    """Get, verify and show data sets."""
+    """Get, verify, show, convert and label data sets."""
 
 
-for _command in (get.download, get.prepare, look.verify, look.show):
+for _command in (get.download, get.prepare, look.verify, look.show, write.convert, write.label):
     data.add_command(_command)

@@ -5,6 +5,8 @@ visibility (0: not labelled) in the order eyes, nose, mouth corners, the picture
 """
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,11 @@ import numpy as np
 
 from nnface.datasets.samples import DetectionSample, empty_landmarks
 from nnface.errors import DataError
+from nnface.files import write_atomic
+from nnface.image import read_sized
+
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+"""Names of the keypoints; left and right are the picture's."""
 
 
 def read(path: str | Path) -> list[DetectionSample]:
@@ -78,3 +85,42 @@ def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> De
         landmarks=landmarks[keep],
         ignored=np.array([bool(row.get("iscrowd", 0)) for row in rows], bool)[keep],
     )
+
+
+def write(path: str | Path, samples: Sequence[DetectionSample]) -> None:
+    """Write a COCO file; the pictures stay where they are.
+
+    ``file_name`` is relative to the file where the picture lies in its folder or below, else absolute. ``key`` is added
+    where the name does not give it, and ``keypoints`` in a set that has landmarks.
+
+    Raises:
+        ImageError: a picture that cannot be read: its size is needed.
+        NnfaceError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    home = Path(os.path.abspath(path)).parent  # noqa: PTH100 - not resolved: a link's own name is meant
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    pose = any(not np.isnan(s.landmarks).any((1, 2)).all() for s in samples)
+    for number, sample in enumerate(samples, 1):
+        width, height = read_sized(sample.path)
+        place = Path(os.path.abspath(sample.path))  # noqa: PTH100
+        name = (place.relative_to(home) if place.is_relative_to(home) else place).as_posix()
+        image = {"id": number, "file_name": name, "width": width, "height": height}
+        images.append(image if name.rsplit(".", 1)[0] == sample.key else image | {"key": sample.key})
+        for box, points, ignored in zip(sample.boxes.tolist(), sample.landmarks, sample.ignored, strict=True):
+            x, y, w, h = (round(v, 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1]))
+            row = {"id": len(rows) + 1, "image_id": number, "category_id": 1, "bbox": [x, y, w, h]}
+            row |= {"area": round(w * h, 3), "iscrowd": int(ignored)}
+            if pose:
+                known = not np.isnan(points).any()
+                triples = (
+                    [v for px, py in points.tolist() for v in (round(px, 3), round(py, 3), 2)] if known else [0] * 15
+                )
+                row |= {"keypoints": triples, "num_keypoints": 5 * known}
+            rows.append(row)
+    category: dict[str, Any] = {"id": 1, "name": "face", "supercategory": "person"}
+    if pose:
+        category |= {"keypoints": list(POINTS), "skeleton": []}
+    content = {"images": images, "annotations": rows, "categories": [category]}
+    write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")

@@ -56,6 +56,8 @@ _CODED = np.searchsorted((_LINEAR[:-1] + _LINEAR[1:]) / 2, np.arange(65536, dtyp
 """The value of sRGB whose linear light is nearest, for each 65535th of it."""
 _CHUNK = 1 << 20
 """Pixels that are recoloured together, which bounds the memory."""
+_STEPS = 4096
+"""Of a curve over the square root of luminance, which is about as fine everywhere as eyes are."""
 _UNSEEN = 1 / 512
 """A share so small changes no pixel by half a step."""
 _Window: TypeAlias = tuple[slice, slice]
@@ -136,11 +138,11 @@ def recolor(
             window, share = _soft(labels, part, pixels)
         else:
             window, share = _feathered(_among(labels, numbers), len(faces) if faces else 1)
-        rows, columns = np.nonzero(share * strength > _UNSEEN)
-        if len(rows):
+        share *= strength
+        seen = share > _UNSEEN
+        if seen.any():
             target = result[window]
-            owner = _owners(faces, columns + window[1].start, rows + window[0].start)
-            target[rows, columns] = _tint(target[rows, columns], share[rows, columns] * strength, owner, rgb)
+            target[seen] = _tint(target[seen], share[seen], _owners(faces, window, seen), rgb)
     return result if color == "bgr" else np.ascontiguousarray(result[:, :, ::-1])
 
 
@@ -246,15 +248,17 @@ def _window(mask: NDArray[np.uint8], reach: int) -> _Window:
     return slice(max(y - reach, 0), y + height + reach), slice(max(x - reach, 0), x + width + reach)
 
 
-def _owners(faces: Faces | None, x: NDArray[np.intp], y: NDArray[np.intp]) -> NDArray[np.int32]:
-    """For each pixel the number of the nearest face, in units of its size; 0 where there is but one, or none."""
-    owner = np.zeros(len(x), np.int32)
+def _owners(faces: Faces | None, window: _Window, seen: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """For each pixel that is seen in a window the number of the nearest face, in units of its size; 0 without any."""
+    owner = np.zeros(np.count_nonzero(seen), np.int32)
     if faces is None or len(faces) < 2:
         return owner
-    best = np.full(len(x), np.inf, np.float32)
+    rows, columns = np.nonzero(seen)
+    x, y = (columns + window[1].start).astype(np.float32), (rows + window[0].start).astype(np.float32)
+    best = np.full(len(owner), np.inf, np.float32)
     for number, (x1, y1, x2, y2) in enumerate(_boxes(faces).tolist()):
         side = max(math.sqrt(max(x2 - x1, 0) * max(y2 - y1, 0)), 1.0)
-        distance = np.hypot((x - (x1 + x2) / 2) / side, (y - (y1 + y2) / 2) / side).astype(np.float32)
+        distance = ((x - (x1 + x2) / 2) ** 2 + (y - (y1 + y2) / 2) ** 2) / side**2
         closer = distance < best
         owner[closer], best[closer] = number, distance[closer]
     return owner
@@ -265,42 +269,49 @@ def _tint(
 ) -> NDArray[np.uint8]:
     """Pixels (n, 3) BGR in a colour of their own light, mixed with the old ones by ``alpha`` in linear light."""
     pigment = np.maximum(_LINEAR[list(rgb[::-1])], 1e-4)  # black has a direction too: grey
-    own = float(pigment @ _LUMINANCE)
-    # Lit stronger than in the sample, a dark pigment is brighter and as saturated, up to a quarter of the way to where
-    # a channel is full; only from there on highlights mix with white. All the way, brown hair would shine orange.
-    purest = pigment * (1 + (1 / float(pigment.max()) - 1) / 4)
-    limit = float(purest @ _LUMINANCE)
-    ratio = _odds_ratios(pixels, alpha, owner, float(_lightness(np.array([own], np.float32))[0]))
+    goal = float(_lightness(np.asarray(pigment @ _LUMINANCE)))
+    counts = np.bincount(owner)
+    curves = np.zeros((len(counts), _STEPS, 3), np.float32)
+    for number in np.flatnonzero(counts).tolist():
+        mine = np.flatnonzero(owner == number)
+        mine = mine[:: max(1, len(mine) // 65536)]  # a mean needs no more
+        curves[number] = _curve(pigment, _odds_ratio(pixels[mine], alpha[mine], goal))
     result = np.empty_like(pixels)
     for begin in range(0, len(pixels), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         linear = _LINEAR[pixels[part]]
-        lightness = _lightness(linear @ _LUMINANCE)
-        odds = ratio[owner[part]]
-        light = _luminance(odds * lightness / (1 + (odds - 1) * lightness))[:, None]
-        white = np.clip((light - limit) / max(1 - limit, 1e-6), 0, 1)
-        tinted = np.where(light <= limit, light / limit * purest, purest + (1 - purest) * white)
-        result[part] = _encode(linear + (tinted - linear) * alpha[part, None])
+        step = np.rint(np.sqrt(linear @ _LUMINANCE) * (_STEPS - 1)).astype(np.int32)
+        linear += (curves[owner[part], step] - linear) * alpha[part, None]
+        result[part] = _encode(linear)
     return result
 
 
-def _odds_ratios(
-    pixels: NDArray[np.uint8], alpha: NDArray[np.float32], owner: NDArray[np.int32], goal: float
-) -> NDArray[np.float32]:
-    """For each owner the factor of L / (1 - L) that takes its mean lightness to the goal, 1/10 to 6.
+def _curve(pigment: NDArray[np.float32], ratio: float) -> NDArray[np.float32]:
+    """(_STEPS, 3): what becomes of a grey pixel whose luminance is (step / last step) squared, in linear light.
+
+    Args:
+        pigment: the colour in linear light.
+        ratio: what the odds of the lightness, L / (1 - L), are multiplied by.
+    """
+    lightness = _lightness(np.linspace(0, 1, _STEPS, dtype=np.float32) ** 2)
+    light = _luminance(ratio * lightness / (1 + (ratio - 1) * lightness))[:, None]
+    # Lit stronger than in the sample, a dark pigment is brighter and as saturated, up to a quarter of the way to where
+    # a channel is full; only from there on highlights mix with white. All the way, brown hair would shine orange.
+    purest = pigment * (1 + (1 / float(pigment.max()) - 1) / 4)
+    limit = float(purest @ _LUMINANCE)
+    white = np.clip((light - limit) / max(1 - limit, 1e-6), 0, 1)
+    return np.asarray(np.where(light <= limit, light / limit * purest, purest + (1 - purest) * white), np.float32)
+
+
+def _odds_ratio(pixels: NDArray[np.uint8], alpha: NDArray[np.float32], goal: float) -> float:
+    """The factor of the odds L / (1 - L) that takes the mean lightness of pixels (n, 3) to the goal, 1/10 to 6.
 
     Odds times a constant is the curve that keeps black, white and order with a bounded slope: a gamma would blow up
     the noise of black hair.
     """
-    ratios = np.ones(int(owner.max()) + 1, np.float32)
-    goal = min(max(goal, 0.02), 0.98)
-    for number in np.unique(owner).tolist():
-        mine = np.flatnonzero(owner == number)
-        mine = mine[:: max(1, len(mine) // 65536)]  # a mean needs no more
-        lightness = _lightness(_LINEAR[pixels[mine]] @ _LUMINANCE)
-        mean = min(max(float(np.average(lightness, weights=alpha[mine])), 0.02), 0.98)
-        ratios[number] = min(max(goal / (1 - goal) * (1 - mean) / mean, 1 / 10), 6)
-    return ratios
+    mean = float(np.average(_lightness(_LINEAR[pixels] @ _LUMINANCE), weights=alpha))
+    goal, mean = min(max(goal, 0.02), 0.98), min(max(mean, 0.02), 0.98)
+    return min(max(goal / (1 - goal) * (1 - mean) / mean, 1 / 10), 6)
 
 
 def _lightness(luminance: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -374,12 +385,14 @@ def _cover(canvas: Pixels, top: int, left: int, mask: NDArray[np.bool_], size: f
         return
     y1, x1 = max(top + y - 2 * rim, 0), max(left + x - 2 * rim, 0)
     y2, x2 = min(top + y + height + 2 * rim, canvas.shape[0]), min(left + x + width + 2 * rim, canvas.shape[1])
-    padded = np.zeros((y2 - y1, x2 - x1), np.float32)
+    padded = np.zeros((y2 - y1, x2 - x1), np.uint8)
     inner = mask[y : y + height, x : x + width]
     padded[top + y - y1 : top + y - y1 + height, left + x - x1 : left + x - x1 + width] = inner
-    side = 2 * rim + 1
-    # Widened by as much as the feathering reaches: inside the mask nothing of the original is left.
-    alpha = np.asarray(cv2.blur(cv2.dilate(padded, np.ones((side, side), np.uint8)), (side, side)), np.float32)
+    # Widened by as much as the feathering reaches: inside the mask nothing of the original is left. Both by sums of
+    # whole numbers over squares, which are exact and take no longer for wide rims.
+    square = (2 * rim + 1, 2 * rim + 1)
+    wide = (cv2.boxFilter(padded, cv2.CV_32S, square, normalize=False) > 0).astype(np.uint8)
+    share = np.asarray(cv2.boxFilter(wide, cv2.CV_32S, square, normalize=False))
     window = canvas[y1:y2, x1:x2]
     cell = max(cell, 2.0)
     cells = max(1, round(window.shape[1] / cell)), max(1, round(window.shape[0] / cell))
@@ -388,9 +401,11 @@ def _cover(canvas: Pixels, top: int, left: int, mask: NDArray[np.bool_], size: f
         means = cv2.GaussianBlur(means, (5, 5), 0.7, borderType=cv2.BORDER_REPLICATE)
     how = cv2.INTER_CUBIC if mode == "blur" else cv2.INTER_NEAREST
     coarse = cv2.resize(means, (window.shape[1], window.shape[0]), interpolation=how)
-    full, edge = alpha > 0.999, (alpha > 1e-4) & (alpha <= 0.999)
-    window[full] = coarse[full]
-    mixed = window[edge] + (coarse[edge].astype(np.float32) - window[edge]) * alpha[edge, None]
+    full = share == square[0] * square[1]
+    edge = (share > 0) & ~full
+    alpha = (share[edge] / np.float32(square[0] * square[1]))[:, None]
+    mixed = window[edge] + (coarse[edge].astype(np.float32) - window[edge]) * alpha
+    np.copyto(window, coarse, where=full[:, :, None])
     window[edge] = np.rint(mixed).astype(np.uint8)
 
 

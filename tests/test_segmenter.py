@@ -414,3 +414,15 @@ def test_an_overlay_tints_the_parts_and_names_them(segmenter):
     assert sum(corner.mean() > 0.9 for corner in corners) == 1, "one legend in one corner"
     whole = replace(faces, boxes=np.array([[0, 0, 640, 480]], np.float32), scores=None)
     assert (draw.faces(grey, whole)[200:300, 638] == 128).all(), "a box around a portrait"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=10, max_size=10), st.floats(1e-4, 1e4), st.integers(0, 99))
+def test_any_landmarks_are_survived(segmenter, values, scale, seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), np.uint8)
+    points = np.array([values], np.float32).reshape(1, 5, 2) * np.float32(scale)
+    box = np.array([[10, 10, 50, 50]], np.float32)
+    faces = Faces(width=80, height=60, boxes=box, scores=np.ones(1, np.float32), landmarks=points)
+    found = segmenter(noise, faces)
+    assert sum(found[0].parts.values()) == np.count_nonzero(found.labels)
+    assert np.isfinite(segmenter.soft(noise, faces)["head"]).all()

@@ -261,9 +261,9 @@ class Canvas:
         self._groups = {
             name: np.isin(numbers, [CELEBAMASK_LABELS.index(part) for part in parts]) for name, parts in groups.items()
         }
-        # Whose each pixel is (number + 1), and how far from that face's middle: one face alone needs neither.
+        # Whose each pixel is (number + 1), where there are several faces, and each face's middle and chip's side.
         self._owner = np.zeros(shape, np.min_scalar_type(len(faces) + 1)) if len(faces) > 1 else None
-        self._distance = np.full(shape, np.inf, np.float32) if len(faces) > 1 else None
+        self._middles = np.ones((len(faces), 3))
         self._regions: dict[int, list[tuple[slice, slice]]] = {}
 
     def paint(self, index: int, transform: Transform, logits: NDArray[np.float32]) -> None:
@@ -272,10 +272,13 @@ class Canvas:
         cells = _cells(logits, self.numbers)
         rows = np.ascontiguousarray(logits.reshape(len(logits), -1).T)
         odds = {name: _log_odds(logits, chosen) for name, chosen in self._groups.items()}
+        x1, y1, x2, y2 = (float(v) for v in self.faces.boxes[index])
+        side = self.size / np.sqrt(abs(np.linalg.det(transform[:, :2])))
+        self._middles[index] = (x1 + x2) / 2, (y1 + y2) / 2, side
         self._regions[index] = _tiles(transform, self.size, self.labels.shape)
         for tile in self._regions[index]:
             labels = self._labels(cells, rows, logits.shape[1:], _of_pixels(grid, tile), tile)
-            claimed = self._claim(index, transform, labels, tile)
+            claimed = self._claim(index, labels, tile)
             if claimed is None:
                 self.labels[tile] = labels
             else:
@@ -300,20 +303,18 @@ class Canvas:
             counts += np.bincount(mine, minlength=len(counts))
         return {name: int(count) for name, count in zip(PARTS, counts[1:], strict=True) if count}
 
-    def _claim(
-        self, index: int, transform: Transform, labels: NDArray[np.uint8], tile: tuple[slice, slice]
-    ) -> NDArray[np.bool_] | None:
+    def _claim(self, index: int, labels: NDArray[np.uint8], tile: tuple[slice, slice]) -> NDArray[np.bool_] | None:
         """Take the pixels of a tile that are this face's rather than another's; None where it is the only one."""
-        if self._owner is None or self._distance is None:
+        if self._owner is None:
             return None
-        x1, y1, x2, y2 = (float(v) for v in self.faces.boxes[index])
-        unit = self.size / np.sqrt(abs(np.linalg.det(transform[:, :2])))
-        across = (np.arange(tile[1].start, tile[1].stop, dtype=np.float32) + 0.5 - (x1 + x2) / 2) / unit
-        down = (np.arange(tile[0].start, tile[0].stop, dtype=np.float32) + 0.5 - (y1 + y2) / 2) / unit
-        distance = np.add.outer(down**2, across**2).astype(np.float32)
-        claimed: NDArray[np.bool_] = (labels > 0) & (distance < self._distance[tile])
-        np.copyto(self._distance[tile], distance, where=claimed)
-        self._owner[tile][claimed] = index + 1
+        owner = self._owner[tile]
+        claimed: NDArray[np.bool_] = labels > 0
+        down, across = np.nonzero(claimed & (owner > 0))
+        places = np.stack([across + tile[1].start, down + tile[0].start], 1) + 0.5
+        mine, theirs = self._middles[index], self._middles[owner[down, across].astype(int) - 1]
+        ways = [((places - m[..., :2]) ** 2).sum(1) / m[..., 2] ** 2 for m in (mine, theirs)]
+        claimed[down, across] = ways[0] < ways[1]
+        owner[claimed] = index + 1
         return claimed
 
     def _labels(

@@ -143,6 +143,17 @@ def test_alone_or_together_by_torch_or_onnx_it_is_the_same(small, exported):
         assert not found[0].attributes["gender"].certain and found[0].attributes["age"].certain
 
 
+def test_a_mirror_image_counts_as_much_as_the_chip(small):
+    chip = noise(48, 48)
+    module, spec = small
+    plain = Classifier(TorchRunner(module, spec))
+    both = Classifier(TorchRunner(module, replace(spec, classification=replace(spec.classification, mirror=True))))
+    one, other = (plain.logits([np.ascontiguousarray(c)]) for c in (chip, chip[:, ::-1]))
+    for head, found in both.logits([chip]).items():
+        np.testing.assert_allclose(found, (one[head] + other[head]) / 2, atol=1e-6)
+        assert not np.allclose(found, one[head])
+
+
 def test_models_of_another_task_are_refused(tmp_path, exported):
     with pytest.raises(ModelFileError, match="is a model to detect, not to classify"):
         Classifier(bright_detector(tmp_path / "d.onnx"))

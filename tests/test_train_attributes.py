@@ -22,7 +22,7 @@ from nnface.predict.classifier import Classifier
 from nnface.training import recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.augment.attributes import jitter, vary
-from nnface.training.losses.attributes import soft_cross_entropy, soft_labels
+from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.recipe import ChipAugment
 from processes import nnface
 
@@ -201,6 +201,28 @@ def test_one_bin_off_costs_less_than_five():
     assert soft_cross_entropy(near, labels, soft) < soft_cross_entropy(far, labels, soft)
     plain = soft_labels(9, 0.05, 0)
     torch.testing.assert_close(soft_cross_entropy(near, labels, plain), soft_cross_entropy(far, labels, plain))
+
+
+def test_disagreement_is_the_divergence_of_pairs():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 7)
+    a, b = (logits[k::2].log_softmax(1) for k in (0, 1))
+    wanted = (F.kl_div(a, b, reduction="sum", log_target=True) + F.kl_div(b, a, reduction="sum", log_target=True)) / 2
+    torch.testing.assert_close(disagreement(logits), wanted)
+    assert disagreement(logits[[0, 0, 3, 3]]) == 0
+
+
+def test_chips_that_shall_agree_come_in_pairs(small, root):
+    task = AttributesTask(recipe.load(small, ["loss.agreement=1"]), {"a": data.read(root)})
+    batch = next(iter(task.batches(0, 0, 1)))
+    assert batch.names[0::2] == batch.names[1::2] and len(set(batch.names)) == 8
+    assert not torch.equal(batch.images[0], batch.images[1])
+    counts = task.counts(batch)
+    assert counts["chips"] == 16
+    losses = task.loss(task.model(), batch, counts)
+    assert losses["agreement"] > 0
+    with pytest.raises(RecipeError, match="needs an even"):
+        AttributesTask(recipe.load(small, ["loss.agreement=1", "loop.batch=5"]), {"a": data.read(root)})
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,20 @@
 #!/usr/bin/env python3
-"""Where the five landmarks, and the box, lie in FairFace's chips: run a detector on them and take medians.
+"""Where the five landmarks, and the box, lie in a data set's pictures of one face: run a detector, take medians.
 
-    tools/fit_alignment.py FAIRFACE_DIR [--detector default] [--chips 400]
+    tools/fit_alignment.py fairface:DIR|celebamask:DIR [--detector default] [--chips 400]
 
-The detector sees each chip of ``train`` and its mirror image on a black margin (a face that fills a picture is hard to
-find), so that what is a habit of the detector, and not of the chips, cancels out. The result is FAIRFACE_ALIGNMENT in
-models/classifier.py.
+The detector sees each picture of ``train`` and its mirror image on a black margin (a face that fills a picture is hard
+to find), so that what is a habit of the detector, and not of the pictures, cancels out. The results are
+FAIRFACE_ALIGNMENT in models/classifier.py and CELEBAMASK_ALIGNMENT in models/parser.py.
 """
 
 import argparse
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from nnface import Detector, read_image
-from nnface.datasets import fairface
+from nnface.datasets import celebamask, fairface
 
 MIRRORED = (1, 0, 2, 4, 3)
 
@@ -23,11 +22,12 @@ MIRRORED = (1, 0, 2, 4, 3)
 def main():
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", metavar="NAME:DIR")
     parser.add_argument("--detector", default="default")
     parser.add_argument("--chips", type=int, default=400)
     options = parser.parse_args()
-    samples = fairface.read(options.data)
+    name, _, place = options.data.partition(":")
+    samples = {"fairface": fairface.read, "celebamask": celebamask.read}[name](place)
     chosen = np.random.default_rng(0).choice(len(samples), min(options.chips, len(samples)), replace=False)
     detector = Detector(options.detector, size=320)
     points, boxes = [], []

@@ -92,7 +92,8 @@ class DetectionSpec:
     coding: Coding
     strides: tuple[int, ...]
     anchor_sizes: tuple[tuple[float, ...], ...] = ()
-    """Sides of the square anchors in pixels, a tuple for each stride; empty for ``distance``: one point a cell."""
+    """Sides of the square anchors in pixels, a tuple for each stride. For ``distance`` what distances count in instead
+    of the stride, an anchor each (SCRFD has two of a stride); empty: one a cell."""
     clip_anchors: bool = False
     """Ultra-Light's layout: the cells of a level share the input evenly, and no anchor is larger than the input."""
     clip_boxes: bool = False
@@ -114,6 +115,8 @@ class ClassificationSpec:
     """Logits are divided by the head's temperature (1 where none is given) before the softmax."""
     min_confidence: Mapping[str, float] = field(default_factory=dict)
     """Below the head's confidence an answer is marked as not certain."""
+    mirror: bool = False
+    """A predictor takes the mean of the logits for a chip and for its mirror image: steadier, at twice the cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +254,8 @@ class _Reader:
         )
         if not strides or len(strides) > 16:
             raise self.error("detection.strides", "must name one to sixteen levels")
-        if coding == "ssd" and (len(sizes) != len(strides) or any(not level or min(level) <= 0 for level in sizes)):
+        sized = coding == "ssd" or sizes
+        if sized and (len(sizes) != len(strides) or any(not level or min(level) <= 0 for level in sizes)):
             raise self.error("detection.anchor_sizes", "must give positive sizes for each stride")
         variances = self.numbers(fields.get("variances", [0.1, 0.2]), "detection.variances", 2)
         return DetectionSpec(
@@ -275,7 +279,8 @@ class _Reader:
             name: {k: self.number(v, f"classification.{name}.{k}", 0) for k, v in self.object(fields, name, {}).items()}
             for name in ("temperatures", "min_confidence")
         }
-        return ClassificationSpec(heads=heads, **per_head)
+        mirror = self.flag(fields.get("mirror", False), "classification.mirror")
+        return ClassificationSpec(heads=heads, **per_head, mirror=mirror)
 
     def segmentation(self, data: Any) -> SegmentationSpec:
         fields = self.known(self.as_object(data, "segmentation"), SegmentationSpec, "segmentation.")

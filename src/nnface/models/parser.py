@@ -19,7 +19,7 @@ from nnface.spec import CELEBAMASK_LABELS, AlignmentSpec, InputSpec
 PORTRAIT_INPUT = InputSpec(size=256, width=256, height=256, fit="stretch", mean=(127.5,) * 3, std=(64.0,) * 3)
 
 CELEBAMASK_ALIGNMENT = AlignmentSpec(
-    points=((0.3765, 0.4693), (0.6235, 0.4693), (0.5, 0.6115), (0.3961, 0.7262), (0.6039, 0.7262)), margin=0.55
+    points=((0.374, 0.484), (0.626, 0.484), (0.5, 0.631), (0.397, 0.747), (0.603, 0.747)), margin=0.167
 )
 """CelebAMask-HQ's portraits: medians of what our detector finds in them and in their mirror images
 (``tools/fit_alignment.py``)."""

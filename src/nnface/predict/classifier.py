@@ -156,16 +156,23 @@ class Classifier:
         return {name: softmax(scaled[name]) for name in heads}
 
     def logits(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
-        """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR."""
+        """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR.
+
+        Where the Spec says so, the mean of what it gives for a chip and for its mirror image.
+        """
         parts: dict[str, list[NDArray[np.float32]]] = {
             name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self.meaning.heads.items()
         }
         for start in range(0, len(chips), self.batch_size):
-            outputs = self.runner.run(self.prepare(chips[start : start + self.batch_size]))
+            inputs = self.prepare(chips[start : start + self.batch_size])
+            runs = [self.runner.run(inputs)]
+            if self.meaning.mirror:
+                runs.append(self.runner.run(np.ascontiguousarray(inputs[..., ::-1])))
             for name, rows in parts.items():
-                if not np.isfinite(outputs[name]).all():
+                values = np.mean([outputs[name] for outputs in runs], axis=0)
+                if not np.isfinite(values).all():
                     raise ModelFileError(f"{self.name} gives numbers that are not finite; the file is damaged")
-                rows.append(outputs[name])
+                rows.append(values)
         return {name: np.concatenate(rows) for name, rows in parts.items()}
 
     def prepare(self, chips: Sequence[Pixels]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from nnface.spec import Spec
 from nnface.training.augment import attributes as augment
 from nnface.training.detection import normalised
 from nnface.training.loading import load
-from nnface.training.losses.attributes import soft_cross_entropy, soft_labels
+from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import AttributesRecipe
 
@@ -73,6 +73,9 @@ class AttributesTask:
             self.train += self.chosen
         if not self.train:
             raise DataError("there is no chip to train on")
+        parts = recipe.loop.batch // recipe.loop.accumulate
+        if recipe.loss.agreement and parts % 2:
+            raise RecipeError(f"{recipe.name}: chips come in pairs (loss.agreement), which needs an even loop.batch")
         self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
         self._fingerprint = _fingerprint(sources)
         self.soft = {
@@ -97,8 +100,9 @@ class AttributesTask:
         return load(self.sample, self._collate, self.recipe.loop, step, rank, world)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """For each head the labels that there are."""
-        return {name: float((labels >= 0).sum()) for name, labels in batch.labels.items()}
+        """For each head the labels that there are; and the chips."""
+        counts = {name: float((labels >= 0).sum()) for name, labels in batch.labels.items()}
+        return {**counts, "chips": float(len(batch.images))}
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
         """The weighted loss of each head."""
@@ -117,6 +121,11 @@ class AttributesTask:
                         None if prior is None else prior.to(device),
                     )
                 losses[name] = weight * total / max(counts[name], 1.0)
+        agreement = self.recipe.loss.agreement
+        if agreement:  # of all heads together, in pairs of rows
+            with torch.autocast(device.type, enabled=False):
+                apart = torch.stack([disagreement(logits.float()) for logits in outputs.values()]).sum()
+            losses["agreement"] = agreement * apart / max(counts["chips"], 1.0)
         return losses
 
     def names(self, batch: Batch) -> list[str]:
@@ -154,8 +163,8 @@ class AttributesTask:
         return self._fingerprint
 
     def sample(self, number: int) -> tuple[NDArray[np.uint8], AttributeSample]:
-        """What the run sees under this number: each chip once an epoch, varied."""
-        epoch, place = divmod(number, len(self.train))
+        """What the run sees under this number: each chip once an epoch, varied; in pairs where they shall agree."""
+        epoch, place = divmod(number // 2 if self.recipe.loss.agreement else number, len(self.train))
         sample = self.train[self._order(epoch)[place]]
         rng = np.random.default_rng([self.recipe.seed, 0, number])
         image, _ = self.cache.load(sample.path)

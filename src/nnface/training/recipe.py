@@ -241,6 +241,9 @@ class AttributesLoss(Part):
     """For each head the power of the labels' frequency that is taken out of the answers: the logits get this times the
     logarithm of the frequency in training and do without it afterwards (Menon et al., "Long-tail learning via logit
     adjustment", ICLR 2021). 0: rare labels lose; 1: all count the same."""
+    agreement: float = Field(0.0, ge=0)
+    """Weight of the disagreement between two variations of each chip, which then come together in a batch: answers
+    shall not hang on how a detector lays the crop. 0: each chip comes alone."""
 
 
 class AttributesEvaluation(Part):

@@ -37,3 +37,13 @@ def soft_cross_entropy(logits: Tensor, labels: Tensor, soft: Tensor, prior: Tens
     shifted = logits if prior is None else logits + prior
     rows = -(soft[labels.clamp(min=0)] * F.log_softmax(shifted, 1)).sum(1)
     return (rows * there).sum()
+
+
+def disagreement(logits: Tensor) -> Tensor:
+    """The sum over pairs of rows (0 and 1, 2 and 3, ...) of the mean Kullback-Leibler divergence in both directions.
+
+    Args:
+        logits: (2 N, C).
+    """
+    first, second = F.log_softmax(logits[0::2], 1), F.log_softmax(logits[1::2], 1)
+    return ((first.exp() - second.exp()) * (first - second)).sum() / 2

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Measure the speed of parsers: one beside the reference's network, and dense against depthwise convolutions.
+"""Measure parsers: one on labelled portraits and in speed beside the reference's, dense against depthwise convolutions.
 
     python benchmarks/segmentation.py [--model parser] [--threads 2] [--batch 8] [--train-size 256]
+        [--data celebamask-dev --part holdout --out results/celebamask-holdout.json]
+
+With --data the figures of ``nnface evaluate celebamask`` come first, and --out gets them with the speeds.
 
 First table: faces a second of --model (a name of the zoo, or an ONNX file) and of BiSeNet with ResNet-18 at 512, the
 network of zllrunning/face-parsing.PyTorch (with random weights, on which its speed does not depend), in turns, the
@@ -12,6 +15,7 @@ Runtime. Each figure is the best of some rounds.
 """
 
 import argparse
+import json
 import platform
 import tempfile
 import time
@@ -29,11 +33,15 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnface import Segmenter, read_image
+from nnface.datasets import celebamask
+from nnface.evaluation import celebamask as benchmark
 from nnface.export.onnx import export
+from nnface.files import write_atomic
 from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.chips import resized
 from nnface.runtime import open_model
+from nnface.spec import CELEBAMASK_LABELS
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "grace_hopper.jpg"
 KINDS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -55,6 +63,19 @@ def exported(folder: Path, architecture: str, settings: Mapping[str, Any], size:
     out = folder / f"{len(list(folder.iterdir()))}.onnx"
     export(saved, out)
     return out
+
+
+def measured(segmenter: Segmenter, data: Path, part: str) -> dict[str, Any]:
+    """The figures on labelled portraits, in per cent, with their intervals; of each part its F1."""
+    result = benchmark.evaluate(segmenter.labels, celebamask.read(data, part))
+    names = [*benchmark.FIGURES, *(f"f1/{name}" for name in CELEBAMASK_LABELS[1:])]
+    return {
+        "model": segmenter.name,
+        "portraits": len(result.keys),
+        **{name: 100 * result.figures[name] for name in names},
+        "intervals": {name: [100 * bound for bound in result.interval(name)] for name in names},
+        "figures": {name: result.figures[name] for name in names},
+    }
 
 
 def best(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -106,8 +127,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--train-size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a prepared CelebAMask-HQ")
+    parser.add_argument("--part", default="holdout")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    rows = []
+    if options.data:
+        rows.append(measured(Segmenter(options.model, threads=options.threads), options.data, options.part))
+        print({name: round(value, 1) for name, value in rows[0].items() if isinstance(value, float)})
     portrait = cv2.resize(read_image(EXAMPLE), (512, 512), interpolation=cv2.INTER_AREA)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -121,6 +149,13 @@ def main() -> None:
         for k, s in names.items():
             print(f"{k:32} at {s.size} {options.batch / times[k]:7.1f}")
         print(f"{'portrait to label image at 512':32}        {1 / whole:7.1f}")
+        speed = [
+            {"model": k, "input": s.size, "faces_per_second": options.batch / times[k], "threads": options.threads}
+            for k, s in names.items()
+        ]
+        speed[0]["whole_per_second"] = 1 / whole
+        if options.out:
+            write_atomic(options.out, json.dumps({"rows": rows, "speed": speed}, indent=1) + "\n")
 
         size, batch = options.train_size, options.batch
         print(f"\nat {size}: parameters, million multiplications; ms a picture of a training step, of ONNX Runtime")

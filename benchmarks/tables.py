@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from nnface.files import write_atomic
+from nnface.metrics.parsing import RARE
 from nnface.report.table import Table
+from nnface.spec import CELEBAMASK_LABELS
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -97,7 +99,37 @@ CROPS: dict[str, Cell] = {
     "age stays": plain("stable", "age"),
 }
 
+PORTRAITS: dict[str, Cell] = {
+    "mean F1, 14 parts": figure("frequent_f1"),
+    "mean F1, 18 parts": figure("mean_f1"),
+    "mean IoU": figure("mean_iou"),
+    "boundary F1": figure("boundary_f1"),
+}
+PARTS: dict[str, Cell] = {name: figure(f"f1/{name}") for name in CELEBAMASK_LABELS[1:]}
+
 TABLES = {
+    **{
+        f"{prefix}-{suffix}": Source("celebamask-holdout.json", {**first, **columns}, only=only)
+        for prefix, first, only in (("card-parser", {}, "parser"), ("celebamask", {"model": text("model")}, None))
+        for suffix, columns in (
+            ("holdout", PORTRAITS),
+            ("rare", {k: v for k, v in PARTS.items() if k in RARE}),
+            ("parts", {k: v for k, v in PARTS.items() if k not in RARE}),
+        )
+    },
+    "celebamask-speed": Source(
+        "celebamask-holdout.json",
+        {
+            "network": text("model"),
+            "input": text("input"),
+            "faces a second": lambda row: f"{row['faces_per_second']:.1f}",
+            "portrait to labels at 512": lambda row: (
+                f"{row['whole_per_second']:.1f}" if "whole_per_second" in row else "-"
+            ),
+            "threads": text("threads"),
+        },
+        part="speed",
+    ),
     "card-attributes": Source("fairface-holdout.json", ATTRIBUTES, only="attributes"),
     "card-attributes-crops": Source("fairface-holdout.json", CROPS, only="attributes"),
     "fairface-holdout": Source("fairface-holdout.json", {"model": text("model"), **ATTRIBUTES}),

@@ -8,7 +8,7 @@ parts more finds too much of them, and F1 asks for another balance than the numb
 the bias at which the mean F1 over all parts is highest (coordinate ascent), written into the last convolution. It is
 fitted on one half of the tenth and judged on the other first, so that the gain that is printed is not its own choice.
 Hold-out figures are taken from results/celebamask-holdout.json, if they are there: measure after the first call with
-``nnface evaluate celebamask``, then call again. The card (zoo/weights/NAME.md) is written by hand.
+benchmarks/segmentation.py, then call again. The card (zoo/weights/NAME.md) is written by hand.
 """
 
 import argparse
@@ -103,8 +103,9 @@ def main():
         module.classify.bias += torch.from_numpy(biases.astype(np.float32))
     figures = {f"celebamask/tenth/{name}": value for name, value in spec.figures.items() if "/" not in name}
     if RESULTS.is_file():
-        row = json.loads(RESULTS.read_text("utf-8"))
-        figures |= {f"celebamask/holdout/{name}": round(value, 4) for name, value in row["figures"].items()}
+        for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
+            if row["model"] == options.name:
+                figures |= {f"celebamask/holdout/{name}": round(value, 4) for name, value in row["figures"].items()}
     spec = replace(
         spec,
         alignment=default_spec(spec.architecture, **spec.settings).alignment,

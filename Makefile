@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow develop lint
+.PHONY: demo test test-slow develop lint browser
 
 ## Find the faces on the photographs in examples/ (installs the small package, without torch).
 demo: .venv/.small
@@ -29,6 +29,17 @@ lint: .venv/.full
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## The page in examples/browser with what it needs: ONNX Runtime for browsers (needs npm) and the bundled models.
+browser: examples/browser/node_modules/.package-lock.json
+	mkdir -p examples/browser/models
+	cp $(wildcard $(addprefix src/nnface/zoo/weights/,default.onnx parser.onnx)) examples/browser/models/
+	@echo "Now: python3 -m http.server --bind 127.0.0.1 --directory examples/browser 8000"
+
+# Exactly what the lock names, by hash, and none of its install scripts.
+examples/browser/node_modules/.package-lock.json: examples/browser/package-lock.json
+	cd examples/browser && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 # The stamps bear the moment of the last install; the environment is kept and only brought up to date.
 .venv/.made:

@@ -158,7 +158,7 @@ def test_what_computes_something_else_never_gets_the_name(tmp_path, saved):
     changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
     weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
     onnx.save(proto, tmp_path / "b.onnx")
-    network = exporter._Runner(module, "detect").eval()
+    network = exporter._Runner(module, "detect").eval().run
     exporter._verify(tmp_path / "a.onnx", network, spec.input, "a.onnx")
     with pytest.raises(NnfaceError, match=r"cannot write b\.onnx: .* differ from torch's"):
         exporter._verify(tmp_path / "b.onnx", network, spec.input, "b.onnx")
@@ -228,3 +228,97 @@ def test_a_parser_gives_logits_alone_and_the_spec_counts_them(tmp_path, saved):
     onnx.save(proto, tmp_path / "b.onnx")
     with pytest.raises(ModelFileError, match="its output logits has shape"):
         open_model(tmp_path / "b.onnx", threads=1).run(images)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_shapes_are_fixed_on_request(tmp_path, saved, kind):
+    path, _, _ = saved("retinaface-mobilenet025")
+    if kind == "onnx":
+        export(path, tmp_path / "free.onnx")
+        path = tmp_path / "free.onnx"
+    spec = export(path, tmp_path / "b.onnx", size=(160, 96), batch=3)
+    assert (spec.input.width, spec.input.height, spec.input.size) == (160, 96, 160)
+    session = opened(tmp_path / "b.onnx")
+    assert session.get_inputs()[0].shape == [3, 3, 96, 160]
+    assert session.get_outputs()[0].shape == [3, 630]
+    # A file of fixed batch runs any number of pictures, and nothing of a picture depends on its neighbours.
+    images = np.random.default_rng(2).standard_normal((4, 3, 96, 160)).astype(np.float32)
+    one, many = open_model(path, threads=1).run(images), open_model(tmp_path / "b.onnx", threads=1).run(images)
+    for name, values in one.items():
+        np.testing.assert_allclose(many[name], values, rtol=0, atol=1e-3)
+    with pytest.raises(UsageError, match="fixed input of 160 x 96"):
+        export(tmp_path / "b.onnx", tmp_path / "c.onnx", size=(320, 320))
+    with pytest.raises(UsageError, match="batches of 3"):
+        export(tmp_path / "b.onnx", tmp_path / "c.onnx")
+    with pytest.raises(UsageError, match="16 to 8192"):
+        export(path, tmp_path / "c.onnx", size=(8, 320))
+    assert not (tmp_path / "c.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "architecture", ["ultralight-slim", "ultralight-slim-landmarks", "retinaface-mobilenet025", "anchorfree"]
+)
+def test_the_selection_inside_is_the_detectors(tmp_path, saved, architecture):
+    from nnface import Detector
+    from nnface.export.selection import add_selection
+
+    path, _, spec = saved(architecture)
+    export(path, tmp_path / "a.onnx")
+    image = np.random.default_rng(3).integers(0, 255, (120, 160, 3), np.uint8)
+    detector = Detector(tmp_path / "a.onnx", threads=1)
+    prepared = [detector.prepare(image), detector.prepare(image[:, ::-1])]
+    batch = np.concatenate([p.input for p in prepared])
+    scores = detector.runner.run(batch)["scores"]
+    cut = float(np.sort(scores.ravel())[-60])
+    detector.min_score = cut
+
+    selected = add_selection(tmp_path / "a.onnx", tmp_path / "b.onnx", cut)
+    assert selected.detection.min_score == cut and selected.detection.selected
+    session = opened(tmp_path / "b.onnx")
+    assert {o.domain for o in onnx.load(tmp_path / "b.onnx").opset_import} == {""}
+    (rows,) = session.run(None, {"input": batch})
+    assert [o.name for o in session.get_outputs()] == ["detections"]
+    assert rows.shape[1] == (16 if spec.detection.landmarks else 6) and rows.dtype == np.float32
+    assert (np.diff(rows[:, 0]) >= 0).all() and 0 < len(rows) <= 60
+    for number, item in enumerate(prepared):
+        place = item.letterbox
+        faces = detector.run([item])[0]
+        mine = rows[rows[:, 0] == number]
+        assert len(mine) == len(faces) and (np.diff(mine[:, 5]) <= 0).all()
+        np.testing.assert_allclose(mine[:, 5], faces.scores, atol=1e-4)
+        np.testing.assert_allclose(mine[:, 1:5], place.boxes(faces.boxes), atol=0.05)
+        if spec.detection.landmarks:
+            np.testing.assert_allclose(mine[:, 6:].reshape(-1, 5, 2), place.points(faces.landmarks), atol=0.05)
+
+    empty = add_selection(tmp_path / "a.onnx", tmp_path / "c.onnx", 1.0)
+    (rows,) = opened(tmp_path / "c.onnx").run(None, {"input": batch})
+    assert rows.shape == (0, 16 if empty.detection.landmarks else 6)
+
+
+def test_a_file_with_the_selection_inside_is_refused_with_words(tmp_path, saved):
+    from nnface import Detector
+    from nnface.export.selection import add_selection
+
+    path, _, _ = saved("ultralight-slim")
+    export(path, tmp_path / "a.onnx")
+    add_selection(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    with pytest.raises(ModelFileError, match="has non-maximum suppression inside, for use without nnface"):
+        Detector(tmp_path / "b.onnx")
+    with pytest.raises(UsageError, match="must lie between 0 and 1"):
+        add_selection(tmp_path / "a.onnx", tmp_path / "c.onnx", 1.5)
+    path, _, _ = saved("parser")
+    export(path, tmp_path / "p.onnx")
+    with pytest.raises(UsageError, match="only detectors have boxes"):
+        add_selection(tmp_path / "p.onnx", tmp_path / "c.onnx")
+
+
+def test_a_selection_that_selects_something_else_never_gets_the_name(tmp_path, saved, monkeypatch):
+    from nnface.export import selection
+
+    path, _, _ = saved("ultralight-slim")
+    export(path, tmp_path / "a.onnx")
+    right = selection._grid
+    monkeypatch.setattr(selection, "_grid", lambda g, *rest: g.one("Add", right(g, *rest), g.floats(2)))
+    with pytest.raises(NnfaceError, match=r"cannot write .*b\.onnx: .* not the"):
+        selection.add_selection(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    assert not (tmp_path / "b.onnx").exists()

@@ -104,6 +104,9 @@ class DetectionSpec:
     min_score: float = 0.5
     """The recommended threshold, fitted for the model."""
     nms_iou: float = 0.4
+    selected: bool = False
+    """The file decodes and selects by itself (``nnface export --with-nms``): it has one output, ``detections``, is
+    meant for use without nnface, and is not run by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +271,7 @@ class _Reader:
             landmarks=self.flag(fields.get("landmarks", True), "detection.landmarks"),
             min_score=self.number(fields.get("min_score", 0.5), "detection.min_score", 0, 1),
             nms_iou=self.number(fields.get("nms_iou", 0.4), "detection.nms_iou", 0, 1),
+            selected=self.flag(fields.get("selected", False), "detection.selected"),
         )
 
     def classification(self, data: Any) -> ClassificationSpec:

@@ -1,6 +1,8 @@
 """A model file to ONNX: one file with weights and Spec inside, checked against torch before it gets its name."""
 
 import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 
 from nnface.errors import NnfaceError, UsageError
 from nnface.files import atomic_path
+from nnface.header import open_header
 from nnface.models import file
+from nnface.runtime.onnx import OnnxRunner
 from nnface.spec import METADATA_KEY, InputSpec, Spec, Task
 from nnface.version import __version__
 
@@ -25,31 +29,76 @@ VALUE_TOLERANCE = 1e-3
 """Largest difference from torch of a coded value, absolute, or relative to the largest one where that exceeds 1."""
 
 
-def export(model: str | Path, out: str | Path) -> Spec:
+Reference = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+"""What a network gives for a batch, by output."""
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
+) -> Spec:
     """Write a model file as ONNX; ``out`` is replaced atomically, and only by what computes as torch does.
 
     The input is ``input`` (batch, 3, height, width), float32, normalised as the Spec says; height and width are free
-    unless the Spec fixes them. The outputs are ``scores`` (batch, anchors), ``boxes`` (batch, anchors, 4) and, if the
-    network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines them; of a
-    classifier the logits of each head (batch, labels), by its name; of a parser ``logits`` (batch, labels, rows,
-    columns), as :class:`nnface.spec.SegmentationSpec` defines them, without what only training needs. The Spec is in
-    the metadata under the key ``nnface``.
+    unless the Spec or ``size`` fixes them. The outputs are ``scores`` (batch, anchors), ``boxes`` (batch, anchors, 4)
+    and, if the network has them, ``landmarks`` (batch, anchors, 10), as :class:`nnface.spec.DetectionSpec` defines
+    them; of a classifier the logits of each head (batch, labels), by its name; of a parser ``logits`` (batch, labels,
+    rows, columns), as :class:`nnface.spec.SegmentationSpec` defines them, without what only training needs. The Spec is
+    in the metadata under the key ``nnface``.
+
+    Args:
+        model: a model file of ours; of an ONNX file the shapes are fixed, and it is compared with itself.
+        out: the file to write.
+        size: width and height that the input is fixed to; None: as free as the network is.
+        batch: pictures that the input is fixed to; None: any number.
+        opset: of ONNX's operators; None: 17, or what an ONNX file has.
 
     Raises:
         ModelFileError: ``model`` is no model file of ours.
-        UsageError: ``out`` is the model file itself.
+        UsageError: ``out`` is the model file itself, or the network has a fixed input of another size.
         NnfaceError: ``out`` cannot be written, or the exported network computes something else than torch.
     """
-    module, spec = file.load(model)
+    kind, spec = open_header(Path(model))
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
-    network = _Runner(module, spec.task).eval()
+    spec = _sized(spec, size, str(model))
     with atomic_path(out) as temporary:
-        proto = _simplified(_trace(network, spec.input, temporary))
-        _describe(proto, network, spec)
+        if kind == "safetensors":
+            module, _ = file.load(model)
+            network = _Runner(module, spec.task).eval()
+            proto = _simplified(_trace(network, spec.input, temporary, batch, opset or OPSET))
+            shapes = {
+                name: tuple(v.shape) for name, v in network.run(_example(spec.input, 1, *_side(spec.input))).items()
+            }
+            _describe(proto, shapes, spec, batch)
+            reference: Reference = network.run
+        else:
+            runner = OnnxRunner(model, threads=1)
+            if runner.batch not in (None, batch):
+                raise UsageError(f"{model} is fixed to batches of {runner.batch}")
+            proto = onnx.load(model, load_external_data=False)
+            if opset not in (None, _opset(proto)):
+                raise UsageError(f"{model} has opset {_opset(proto)}; for another export its .safetensors file")
+            _fix(proto, runner, spec, batch)
+            reference = runner.run
         onnx.save(proto, temporary)
-        _verify(temporary, network, spec.input, str(out))
+        _verify(temporary, reference, spec.input, str(out), batch)
     return spec
+
+
+def _sized(spec: Spec, size: tuple[int, int] | None, origin: str) -> Spec:
+    """The Spec with the input fixed to (width, height)."""
+    if size is None or size == (spec.input.width, spec.input.height):
+        return spec
+    if spec.input.width is not None:
+        raise UsageError(f"{origin} has a fixed input of {spec.input.width} x {spec.input.height} and takes no --size")
+    if not all(16 <= side <= 8192 for side in size):
+        raise UsageError(f"the size {size[0]}x{size[1]} is none to look for faces in; give 16 to 8192 pixels a side")
+    return replace(spec, input=replace(spec.input, size=max(size), width=size[0], height=size[1]))
 
 
 class _Runner(nn.Module):
@@ -71,31 +120,36 @@ class _Runner(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.outputs(images).values())
 
+    def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            return {name: values.numpy() for name, values in self.outputs(torch.from_numpy(images)).items()}
 
-def _trace(network: _Runner, spec: InputSpec, path: Path) -> onnx.ModelProto:
+
+def _trace(network: _Runner, spec: InputSpec, path: Path, batch: int | None, opset: int) -> onnx.ModelProto:
     """What torch makes of the network, batch norms folded into the convolutions.
 
     By torch's older exporter: the newer one (dynamo) writes each level's number of cells as arithmetic on the input's
     size, excludes inputs of a single cell, keeps three times as many nodes that are no convolutions, and takes 30
     times as long.
     """
-    axes = {0: "batch"} if spec.width else {0: "batch", 2: "height", 3: "width"}
-    images = _example(spec, 2, *_side(spec))
+    first = {} if batch else {0: "batch"}
+    sides = {} if spec.width else {2: "height", 3: "width"}
+    maps = {} if spec.width else {2: "rows", 3: "columns"}
+    images = torch.from_numpy(_example(spec, batch or 2, *_side(spec)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is the older one, and that Python numbers become constants
         outputs = network.outputs(images)
-        maps = {} if spec.width else {2: "rows", 3: "columns"}
         torch.onnx.export(
             network,
             (images,),
             str(path),
             dynamo=False,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=["input"],
             output_names=list(outputs),
             dynamic_axes={
-                "input": axes,
-                **{name: {0: "batch", **(maps if value.ndim == 4 else {})} for name, value in outputs.items()},
+                "input": first | sides,
+                **{name: first | (maps if value.ndim == 4 else {}) for name, value in outputs.items()},
             },
         )
     return onnx.load(path)
@@ -174,23 +228,37 @@ def _leading(name: str, data: str, makers: dict[str, onnx.NodeProto], constants:
     return 0
 
 
-def _describe(proto: onnx.ModelProto, network: _Runner, spec: Spec) -> None:
-    """Names, readable shapes, and the Spec."""
+def _describe(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], spec: Spec, batch: int | None) -> None:
+    """Names, readable shapes (``shapes``: of the outputs for the traced size), and the Spec."""
     proto.producer_name, proto.producer_version, proto.graph.name = "nnface", __version__, spec.architecture
     onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
-    with torch.inference_mode():
-        outputs = network.outputs(_example(spec.input, 1, *_side(spec.input)))
     del proto.graph.output[:]
-    for name, value in outputs.items():
-        shape: list[str | int] = ["batch", *value.shape[1:]]
-        if not spec.input.width and network.task == "detect":
+    for name, sides in shapes.items():
+        shape: list[str | int] = [batch or "batch", *sides[1:]]
+        if not spec.input.width and spec.task == "detect":
             shape[1] = "anchors"
-        if not spec.input.width and network.task == "segment":
+        if not spec.input.width and spec.task == "segment":
             shape[2:] = ["rows", "columns"]
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
 
 
-def _verify(path: Path, network: _Runner, spec: InputSpec, out: str) -> None:
+def _fix(proto: onnx.ModelProto, runner: OnnxRunner, spec: Spec, batch: int | None) -> None:
+    """Write fixed shapes into a graph that computes for any; what it computes of shapes, runtimes fold."""
+    example = _example(spec.input, batch or 1, *_side(spec.input))
+    outputs = {name: values.shape for name, values in runner.run(example).items()}
+    first = proto.graph.input[0].name
+    del proto.graph.input[:], proto.graph.value_info[:]
+    sides = [spec.input.height or "height", spec.input.width or "width"]
+    shape = [batch or "batch", 3, *sides]
+    proto.graph.input.append(onnx.helper.make_tensor_value_info(first, onnx.TensorProto.FLOAT, shape))
+    _describe(proto, outputs, spec, batch)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    return next((int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def _verify(path: Path, reference: Reference, spec: InputSpec, out: str, batch: int | None = None) -> None:
     """Run the file in ONNX Runtime beside torch, for one and two pictures and, where sizes are free, at odd ones.
 
     Raises:
@@ -204,16 +272,15 @@ def _verify(path: Path, network: _Runner, spec: InputSpec, out: str) -> None:
     options.intra_op_num_threads = 1  # the pictures are small, and several threads spin where the machine is busy
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     sides = [_side(spec)] if spec.width else [_side(spec), (64, 96), (97, 131)]
-    for batch, (height, width) in [(2, sides[0]), *((1, side) for side in sides)]:
-        images = _example(spec, batch, height, width)
-        with torch.inference_mode():
-            expected = network.outputs(images)
-        found = session.run(list(expected), {"input": images.numpy()})
-        for (name, tensor), array in zip(expected.items(), found, strict=True):
-            difference = _difference(array, tensor.numpy(), name)
+    for count, (height, width) in [(batch or 2, sides[0]), *((batch or 1, side) for side in sides)]:
+        images = _example(spec, count, height, width)
+        expected = reference(images)
+        found = session.run(list(expected), {"input": images})
+        for (name, values), array in zip(expected.items(), found, strict=True):
+            difference = _difference(array, values, name)
             if not difference <= (SCORE_TOLERANCE if name == "scores" else VALUE_TOLERANCE):
                 raise NnfaceError(
-                    f"cannot write {out}: for {batch} pictures of {width}x{height} its {name} differ from torch's by "
+                    f"cannot write {out}: for {count} pictures of {width}x{height} its {name} differ from torch's by "
                     f"{difference:.2g}; please report this"
                 )
 
@@ -230,8 +297,8 @@ def _side(spec: InputSpec) -> tuple[int, int]:
     return (spec.height, spec.width) if spec.height and spec.width else (128, 160)
 
 
-def _example(spec: InputSpec, batch: int, height: int, width: int) -> Tensor:
+def _example(spec: InputSpec, batch: int, height: int, width: int) -> NDArray[np.float32]:
     """Random pixels as the network gets them."""
     pixels = np.random.default_rng(height * width + batch).uniform(0, 255, (batch, 3, height, width))
     mean, std = (np.array(value).reshape(3, 1, 1) for value in (spec.mean, spec.std))
-    return torch.from_numpy(((pixels - mean) / std).astype(np.float32))
+    return np.asarray((pixels - mean) / std, np.float32)

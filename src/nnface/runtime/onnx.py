@@ -42,7 +42,14 @@ class OnnxRunner:
         kind, self.spec = read_header(memoryview(content), str(path))
         if kind != "onnx":
             raise ModelFileError(f"{path} is a {kind} file; ONNX Runtime needs ONNX, which nnface export writes")
+        if self.spec.detection is not None and self.spec.detection.selected:
+            raise ModelFileError(
+                f"{path} has non-maximum suppression inside, for use without nnface; open the file that was exported "
+                "without --with-nms"
+            )
         self._outputs = _expected_outputs(self.spec)
+        self.batch: int | None = None
+        """The batch that the file is fixed to; :meth:`run` takes any, in parts of it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or physical_cores()
         options.inter_op_num_threads = 1
@@ -69,6 +76,8 @@ class OnnxRunner:
             ModelFileError: the network fails, or its outputs do not have the shapes that its Spec promises.
             MemoryError: the input is too large for this machine.
         """
+        if self.batch is not None and len(batch) != self.batch:
+            return self._in_parts(batch, self.batch)
         try:
             arrays = self._session.run(list(self._outputs), {"input": batch})
         except Exception as error:
@@ -85,12 +94,22 @@ class OnnxRunner:
                 raise ModelFileError(f"{self.path} is not what it says: its output {name} has shape {tuple(shape)}")
         return outputs
 
+    def _in_parts(self, batch: NDArray[np.float32], size: int) -> dict[str, NDArray[np.float32]]:
+        """A file of fixed batch on another one; the last part is filled up with its last picture."""
+        parts = []
+        for start in range(0, len(batch), size):
+            part = batch[start : start + size]
+            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
+            parts.append({name: values[: len(part)] for name, values in self.run(filled).items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
     def _check_signature(self) -> None:
         """The session's inputs and outputs against the Spec, so that a lie is found before the first picture."""
         inputs = self._session.get_inputs()
         if [i.name for i in inputs] != ["input"] or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
             raise self._lie("it does not have one float input (N, 3, height, width) called input")
-        _, channels, *sides = inputs[0].shape
+        count, channels, *sides = inputs[0].shape
+        self.batch = count if isinstance(count, int) else None
         wanted = [self.spec.input.height, self.spec.input.width]
         fixed = [side if isinstance(side, int) else None for side in sides]
         if channels != 3 and isinstance(channels, int):

@@ -28,6 +28,7 @@ COMMANDS = {
     "recipes": ("nnface.commands.train", "recipes", "List the recipes, or print one."),
     "evaluate": ("nnface.commands.evaluate", "evaluate", "Run a model over a benchmark and score it."),
     "score": ("nnface.commands.evaluate", "score", "Score prediction files that are there."),
+    "bench": ("nnface.commands.bench", "bench", "Time model files on this machine."),
     "import": ("nnface.commands.deploy", "import_", "Turn a published checkpoint into a model file."),
     "export": ("nnface.commands.deploy", "export", "Turn a model file into ONNX."),
 }

@@ -191,7 +191,8 @@ def load(path: str | Path) -> bytes:
             raise ImageError(f"{path} is empty")
         if status.st_size > MAX_BYTES:
             raise ImageError(f"{path} has {status.st_size >> 20} MB; image files up to {MAX_BYTES >> 20} MB are read")
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(f"{path} is not there") from error
     except (OSError, ValueError) as error:

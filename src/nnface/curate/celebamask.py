@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,16 +13,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from nnface import draw
 from nnface.curate.findings import Advance, Findings
 from nnface.curate.pictures import cores
-from nnface.curate.show import made
+from nnface.curate.show import made, spread
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import COUNTS, FACES, MAPPING, MASKS, PARTITION, PARTS, PICTURES, Part, PublishedFace
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, ImageError, NnfaceError, UsageError
 from nnface.files import atomic_path, write_atomic
 from nnface.image import IMAGE_SUFFIXES, read, read_sized
+from nnface.report.sheet import fit, sheet
 from nnface.report.table import Table, percent
+from nnface.results import Faces
 from nnface.spec import CELEBAMASK_LABELS
 from nnface.version import __version__
 
@@ -362,12 +366,17 @@ def _fine(share: float) -> str:
     return "-" if share != share else f"{100 * share:.3f}"
 
 
-def save(pixels: Mapping[str, NDArray[np.int64]], folder: str | Path) -> None:
-    """Write ``data.json``, ``data.html`` and plots into a folder, which is made.
+def save(
+    pixels: Mapping[str, NDArray[np.int64]],
+    folder: str | Path,
+    samples: Mapping[str, Sequence[SegmentationSample]] | None = None,
+) -> None:
+    """Write ``data.json``, ``data.html``, plots and sheets of samples into a folder, which is made.
 
     Args:
         pixels: for each list (or one name for all) what :func:`areas` gave.
         folder: where to.
+        samples: the portraits of each list, some of which are shown with their parts tinted.
 
     Raises:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
@@ -388,13 +397,28 @@ def save(pixels: Mapping[str, NDArray[np.int64]], folder: str | Path) -> None:
         )
         write_atomic(folder / f"{name}_parts.png", plot)
         heading = f"{name}, {len(counts):,} portraits"
-        words = (f"Share of the portraits of {name} that have each part", plot)
-        sections.append(html.Section(heading=heading, tables=statistics(counts), plots=[words]))
+        drawn = [(f"Share of the portraits of {name} that have each part", plot)]
+        if samples is not None and samples[name]:
+            examples = sheet(_examples(samples[name]), columns=5, side=230)
+            write_atomic(folder / f"{name}_samples.png", examples)
+            drawn.append((f"Some portraits of {name}, their parts tinted", examples))
+        sections.append(html.Section(heading=heading, tables=statistics(counts), plots=drawn))
     write_atomic(folder / "data.json", json.dumps(content, indent=1) + "\n")
     write_atomic(
         folder / "data.html",
         html.page("CelebAMask-HQ: what is in it", sections, f"Made by nnface {__version__}. {TERMS}"),
     )
+
+
+def _examples(samples: Sequence[SegmentationSample]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Portraits from all over the list, with their parts."""
+    for sample in spread(samples, 20):
+        with suppress(NnfaceError):  # nnface data verify tells
+            image = fit(read(sample.path), 230)
+            size = (image.shape[1], image.shape[0])
+            labels = cv2.resize(celebamask.read_mask(sample.mask), size, interpolation=cv2.INTER_NEAREST)
+            parts = replace(Faces.empty(*size), labels=np.asarray(labels, np.uint8))
+            yield sample.key, draw.faces(image, parts)
 
 
 def _content(counts: NDArray[np.int64]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ MOST_BITS = 14
 """Pairs that differ in more bits of the hash are not looked at."""
 LEAST_CORRELATION = 0.97
 _ROWS = 512
+_COSINES = np.asarray(cv2.dct(np.eye(SMALL, dtype=np.float32), flags=cv2.DCT_ROWS), np.float32).T[:LOW]
+"""The lowest rows of the cosine transform's matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,10 @@ def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def prints(copies: NDArray[np.uint8]) -> Prints:
     """The prints of pictures, from their grey copies (n, SMALL, SMALL)."""
-    bits = LOW * LOW - 1
-    signs = np.empty((len(copies), bits), np.float32)
-    for row, copy in zip(signs, copies, strict=True):
-        low = np.asarray(cv2.dct(copy.astype(np.float32)), np.float32)[:LOW, :LOW].ravel()[1:]
-        row[:] = np.where(low > np.median(low), 1, -1)
+    signs = np.empty((len(copies), LOW * LOW - 1), np.float32)
+    for start in range(0, len(copies), _ROWS):
+        low = (_COSINES @ copies[start : start + _ROWS].astype(np.float32) @ _COSINES.T).reshape(-1, LOW * LOW)[:, 1:]
+        signs[start : start + _ROWS] = np.where(low > np.median(low, axis=1, keepdims=True), 1, -1)
     return Prints(signs, copies)
 
 

@@ -68,8 +68,8 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
                 found.problems.append(
                     f"{part}: {len(samples) - len(there)} labelled pictures are missing, the first {first}"
                 )
-            labelled = {s.path for s in samples}
-            spare = [path for name in walk(root / part, IMAGE_SUFFIXES) if (path := root / part / name) not in labelled]
+            labelled, folder = {str(s.path) for s in samples}, root / part
+            spare = [path for name in walk(folder, IMAGE_SUFFIXES) if (path := f"{folder}/{name}") not in labelled]
             if spare:
                 found.problems.append(f"{part}: {len(spare)} pictures have no label, the first {spare[0]}")
             if len(samples) < COUNTS[part]:

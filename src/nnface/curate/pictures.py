@@ -88,12 +88,12 @@ class Cache:
         rows = self._data.execute("SELECT path, bytes, changed, problem, width, height, digest FROM seen")
         return {row[0]: row[1:] for row in rows}
 
-    def add(self, rows: Iterable[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
+    def add(self, rows: Sequence[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
         """The same with the path in front and the grey copy behind."""
         with self._data:
-            for row in rows:
-                self._data.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", row[:7])
-                self._data.execute("INSERT OR REPLACE INTO copies VALUES (?, ?)", (row[0], row[7]))
+            seen, copies = [row[:7] for row in rows], [(row[0], row[7]) for row in rows]
+            self._data.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", seen)
+            self._data.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?)", copies)
 
     def pairs(self, first: Sequence[Seen], second: Sequence[Seen]) -> list[tuple[int, int, float]]:
         """Numbers of the pictures in both that are nearly the same, and their correlation; all of them are sound."""
@@ -121,39 +121,40 @@ class Cache:
 def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lambda: None) -> list[Seen]:
     """Look at picture files, in their order; ``advance`` is called after each."""
     known = cache.known()
-    seen: dict[Path, Seen] = {}
-    new: list[tuple[Path, int, int]] = []
-    for path in paths:
+    seen: list[Seen | None] = [None] * len(paths)
+    new: list[tuple[int, str, int, int]] = []
+    for number, path in enumerate(paths):
+        name = _name(path)
         try:
-            status = path.stat()
-        except (OSError, ValueError):
-            status = None  # load says why
-        bytes_, changed = (status.st_size, status.st_mtime_ns) if status else (-1, -1)
-        row = known.get(_name(path))
-        if row is not None and status is not None and row[:2] == (bytes_, changed):
-            seen[path] = Seen(path, row[2] and f"{path}{row[2]}", *row[3:])
+            status = os.stat(name)  # noqa: PTH116 - a third of the time of Path.stat
+            bytes_, changed = status.st_size, status.st_mtime_ns
+        except (OSError, ValueError):  # load says why
+            bytes_, changed = -1, -1
+        row = known.get(name)
+        if row is not None and row[:2] == (bytes_, changed):
+            seen[number] = Seen(path, row[2] and f"{path}{row[2]}", *row[3:])
             advance()
         else:
-            new.append((path, bytes_, changed))
+            new.append((number, name, bytes_, changed))
     groups = [new[start : start + _GROUP] for start in range(0, len(new), _GROUP)]
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a thread a picture: no more of them inside
     pool = ThreadPoolExecutor(cores(), "nnface")
     try:
-        for group, found in zip(
-            groups, pool.map(lambda group: [_look(path) for path, _, _ in group], groups), strict=True
-        ):
+        looked = pool.map(lambda group: [_look(paths[number]) for number, *_ in group], groups)
+        for group, found in zip(groups, looked, strict=True):
             rows = []
-            for (path, bytes_, changed), (one, grey) in zip(group, found, strict=True):
-                seen[path] = one
+            for (number, name, bytes_, changed), (one, grey) in zip(group, found, strict=True):
+                seen[number] = one
                 if bytes_ >= 0:
-                    rows.append((_name(path), bytes_, changed, one.problem.removeprefix(str(path)), *one[2:], grey))
+                    problem = one.problem.removeprefix(str(one.path))
+                    rows.append((name, bytes_, changed, problem, *one[2:], grey))
                 advance()
             cache.add(rows)
     finally:
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)
-    return [seen[path] for path in paths]
+    return [one for one in seen if one is not None]
 
 
 def cores() -> int:

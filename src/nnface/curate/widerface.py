@@ -164,14 +164,16 @@ def _counts(split: str, rows: Sequence[tuple[str, NDArray[np.float64]]], found: 
 
 
 def _flags(split: str, labels: Path, rows: Sequence[tuple[str, NDArray[np.float64]]], found: Findings) -> None:
-    flat = [key for key, table in rows for row in table if min(row[2:4]) <= 0]
-    if flat:
+    keys = np.repeat([key for key, _ in rows], [len(table) for _, table in rows])
+    table = np.concatenate([table for _, table in rows]) if rows else np.zeros((0, 10))
+    flat = keys[(table[:, 2] <= 0) | (table[:, 3] <= 0)]
+    if len(flat):
         found.notes.append(f"{split}: {len(flat)} boxes have no area and are left out, the first in {flat[0]}")
     for number, (name, highest) in enumerate(_HIGHEST.items(), 4):
-        odd = [k for k, t in rows if t.shape[1] > number and not np.isin(t[:, number], range(highest + 1)).all()]
-        if odd:
+        odd = keys[~np.isin(table[:, number], range(highest + 1))] if table.shape[1] > number else flat[:0]
+        if len(odd):
             found.warnings.append(
-                f"{split}: {name} is not 0 to {highest} in {len(odd)} pictures of {labels}, the first {odd[0]}"
+                f"{split}: {name} is not 0 to {highest} for {len(odd)} faces of {labels}, the first in {odd[0]}"
             )
 
 

@@ -91,9 +91,10 @@ def show(dataset: str, root: Path, save: Path | None) -> None:
         from nnface.datasets.celebamask import read as read_portraits
 
         names = celebamask.splits(root)
-        areas = {name: celebamask.areas(read_portraits(root, name)) for name in names or ["train"]}
+        portraits = {name: read_portraits(root, name) for name in names or ["train"]}
+        areas = {name: celebamask.areas(samples) for name, samples in portraits.items()}
         if save is not None:
-            celebamask.save(areas, save)
+            celebamask.save(areas, save, portraits)
         for name, pixels in areas.items():
             _print(name if names else "all", celebamask.statistics(pixels))
 

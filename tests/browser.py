@@ -1,5 +1,6 @@
 """A real headless browser: Chromium, spoken to over pipes in the DevTools protocol, so that nothing is installed."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -27,13 +28,12 @@ class Page:
     """A page in a browser of its own; what it writes to the console or breaks on is kept."""
 
     def __init__(self, url: str, profile: Path) -> None:
-        self.errors: list[str] = []
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
 
-        def descriptors() -> None:  # the browser reads on 3 and writes on 4
-            kept = os.dup(to_browser), os.dup(from_browser)
-            for place, descriptor in zip((3, 4), [os.dup(os.dup(os.dup(k))) for k in kept], strict=True):
+        def descriptors() -> None:  # the browser reads on 3 and writes on 4; neither may hide the other meanwhile
+            high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (to_browser, from_browser)]
+            for descriptor, place in zip(high, (3, 4), strict=True):
                 os.dup2(descriptor, place)
 
         self._process = subprocess.Popen(
@@ -74,10 +74,10 @@ class Page:
         return [event["params"] for event in self._events if event["method"] in kinds]
 
     def close(self) -> None:
+        self._call("Browser.close", {})
+        self._process.wait()
         os.close(self._write)
         os.close(self._read)
-        self._process.kill()
-        self._process.wait()
 
     def _call(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:
         self._number += 1

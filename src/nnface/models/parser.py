@@ -3,8 +3,8 @@
 Ours. Dense 3x3 convolutions: multiplication for multiplication, CPUs train them in bfloat16 a fifth quicker than
 depthwise ones, and ONNX Runtime runs both alike (``benchmarks/segmentation.py``). The way back is that of a feature
 pyramid (Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017): lateral 1x1 convolutions, sums, one
-3x3 convolution a level. The logits lie on a grid of half the input: with perfect labels that would score 98.8 mean F1 at
-512 for an input of 256.
+3x3 convolution a level. The logits lie on a grid of half the input: with perfect labels that would score 98.8 mean F1
+at 512 for an input of 256.
 """
 
 from collections.abc import Sequence

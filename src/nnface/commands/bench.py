@@ -63,7 +63,8 @@ def bench(
         return
     if json_file is not None:
         write_atomic(json_file, text)
-    benchmark.table(rows).show()
+    for table in benchmark.tables(rows):
+        table.show()
 
 
 def _pictures(paths: tuple[str, ...]) -> list[str]:

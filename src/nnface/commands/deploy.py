@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 from nnface.commands.output import say
 from nnface.errors import DependencyError, UsageError
+from nnface.header import is_safetensors
+from nnface.zoo import resolve
 
 FORMATS = (
     "pytorch-retinaface",
@@ -21,6 +24,7 @@ FORMATS = (
     "yunet",
     "scrfd",
 )
+METHODS = ("minmax", "percentile", "entropy")
 TARGETS = ("onnx", "tensorrt", "openvino", "ncnn")
 
 
@@ -46,23 +50,96 @@ def import_(format: str, file: str, out: str, size: int | None, races: int | Non
     click.echo(f"{out}: {spec.architecture}, {spec.licence}")
 
 
+def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    width, _, height = value.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not a width and a height such as 640x480", ctx, param)
+    return int(width), int(height)
+
+
+def _fixed(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value == "dynamic":
+        return None
+    if not (value.isdecimal() and 1 <= int(value) <= 4096):
+        raise click.BadParameter(f"{value!r} is neither 'dynamic' nor a number of pictures from 1 to 4096", ctx, param)
+    return int(value)
+
+
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="What to write.")
 @click.option("--out", type=click.Path(), help="The file to write; by default MODEL's stem, beside it.")
 @click.option("--force", is_flag=True, help="Overwrite the file of the default name.")
-def export(model: str, target: str, out: str | None, force: bool) -> None:
-    """Turn a model file MODEL (.safetensors) into ONNX, checked against torch before it gets its name."""
+@click.option("--size", metavar="WxH", callback=_shape, help="onnx: fix the input to this width and height.")
+@click.option(
+    "--batch",
+    metavar="N|dynamic",
+    callback=_fixed,
+    default="dynamic",
+    show_default=True,
+    help="onnx: its pictures.",
+)
+@click.option("--opset", type=click.IntRange(13, 20), help="onnx: of its operators.  [default: 17]")
+@click.option("--with-nms", is_flag=True, help="onnx: detections come out, selected, for use without nnface.")
+@click.option("--min-score", type=click.FloatRange(0, 1), help="The cut of --with-nms.  [default: the model's own]")
+@click.option("--precision", type=click.Choice(["fp16", "int8"]), help="onnx: smaller numbers, and what they cost.")
+@click.option(
+    "--calibrate", metavar="PHOTOS|NAME:PATH", help="Pictures for int8: a folder, or a data set's for training."
+)
+@click.option("--evaluate", metavar="NAME:PATH", help="Labelled pictures: what --precision costs is measured on them.")
+@click.option("--pictures", type=click.IntRange(3), help="The most to calibrate and compare on.  [default: 150]")
+@click.option("--method", type=click.Choice(METHODS), help="Of the calibration.  [default: what loses least]")
+@click.option("--most-lost", type=click.FloatRange(0), metavar="POINTS", help="Refuse a file that loses more of 100.")
+def export(
+    model: str,
+    target: str,
+    out: str | None,
+    force: bool,
+    with_nms: bool,
+    precision: Literal["fp16", "int8"] | None,
+    **options: Any,
+) -> None:
+    """Turn MODEL, a file or a name of the zoo, into what runs elsewhere, checked before it gets its name.
+
+    A .safetensors file becomes ONNX; an ONNX file of ours takes --precision, --with-nms, --size and --batch. The report
+    of --precision is printed, and written as JSON beside the file.
+    """
     if target != "onnx":
         raise UsageError(f"nnface cannot export to {target} yet; --to onnx is there")
-    with _train_extra("exporting"):
-        from nnface.export.onnx import export as export_onnx
+    source = resolve(model)
     if out is None:
-        out = str(Path(model).with_suffix(".onnx"))
+        # What comes from the zoo goes into the working folder.
+        beside = Path(model) if source == Path(model) else Path(source.name)
+        middle = "".join(part for part in (f".{precision}" if precision else "", ".nms" if with_nms else ""))
+        out = str(beside.with_suffix(f"{middle}.onnx"))
+        if Path(out).exists() and Path(out).samefile(source):
+            raise UsageError(f"{out} is ONNX already; name another file for --out")
         if Path(out).exists() and not force:
             raise UsageError(f"{out} is there already and was left as it is; --force overwrites it")
-    spec = export_onnx(model, out)
-    click.echo(f"{out}: {spec.architecture}, equal to torch")
+    with _export_extra(source):
+        from nnface.export.pipeline import build
+
+        spec, report = build(source, out, precision=precision, with_nms=with_nms, say=say, **options)
+    click.echo(f"{out}: {spec.architecture}, {'checked' if report or with_nms else 'equal to torch'}")
+    if report is not None:
+        from nnface.export import quantize
+
+        for table in quantize.tables(report):
+            table.show()
+        for warning in quantize.warnings(report):
+            say(f"warning: {warning}")
+
+
+@contextmanager
+def _export_extra(source: Path) -> Iterator[None]:
+    """ONNX files are rewritten without torch."""
+    try:
+        yield
+    except ImportError as error:
+        extra = "train" if is_safetensors(source) or error.name not in ("onnx", "ml_dtypes") else "export"
+        raise DependencyError(f"exporting {source} needs {error.name}: pip install 'nnface[{extra}]'") from error
 
 
 @contextmanager

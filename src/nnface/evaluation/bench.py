@@ -148,15 +148,17 @@ def bench(
     return rows
 
 
-def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
-    """Time several things in turn."""
+def alternate(
+    calls: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Timing]:
+    """Time several things in turn, by any clock that gives seconds."""
     times: dict[str, Seconds] = {name: [] for name in calls}
     for turn in range(-WARM_UP, rounds):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin = clock()
             call()
             if turn >= 0:
-                times[name].append(time.perf_counter() - begin)
+                times[name].append(clock() - begin)
     return {name: timing(seconds) for name, seconds in times.items()}
 
 
@@ -180,29 +182,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """For the terminal; milliseconds of one picture."""
-    columns = ["model", "on", "batch", "input", "network ms", "10 to 90 %", "pictures/s", "/".join(STAGES), "MB"]
-    lines = []
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """For the terminal: the figures, and where the time goes; milliseconds of one picture."""
+    figures, steps = [], []
     for row in rows:
         network = (row.network.median, row.network.low, row.network.high)
         middle, low, high = (f"{value / row.batch:.2f}" for value in network)
-        total = sum(row.stages.values()) or 1.0
-        lines.append(
-            [
-                f"{row.model} {row.precision}",
-                f"{row.device} x{row.threads}",
-                str(row.batch),
-                f"{row.input[0]}x{row.input[1]}",
-                middle,
-                f"{low}-{high}",
-                f"{row.pictures_per_second:.1f}",
-                "/".join(f"{100 * row.stages[stage] / total:.0f}" for stage in STAGES) + " %",
-                "-" if row.memory is None else f"{row.memory:.0f}",
-            ]
-        )
-    title = "Milliseconds and megabytes of memory; xN: so many threads; where the time from file to result goes"
-    return Table(title, columns, lines)
+        name = [f"{row.model} {row.precision}", f"{row.device} x{row.threads}", str(row.batch)]
+        memory = "-" if row.memory is None else f"{row.memory:.0f}"
+        shape = f"{row.input[0]}x{row.input[1]}"
+        figures.append([*name, shape, middle, f"{low}-{high}", f"{row.pictures_per_second:.1f}", memory])
+        steps.append([*name, *(f"{row.stages[stage] / row.batch:.2f}" for stage in STAGES)])
+    first = ["model", "on", "batch"]
+    return [
+        Table("Speed", [*first, "input", "network ms", "10-90 %", "pics/s", "MB"], figures),
+        Table("Milliseconds of each step from file to result", [*first, *STAGES], steps),
+    ]
 
 
 def to_dict(rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""From a model file to the ONNX that was asked for: shapes, then precision, then the selection inside."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnface.errors import UsageError
+from nnface.header import open_header
+from nnface.spec import Spec
+
+if TYPE_CHECKING:
+    from nnface.export.quantize import Precision, Report
+
+
+def build(
+    model: str | Path,
+    out: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    opset: int | None = None,
+    precision: "Precision | None" = None,
+    calibrate: str | None = None,
+    evaluate: str | None = None,
+    pictures: int | None = None,
+    method: str | None = None,
+    most_lost: float | None = None,
+    with_nms: bool = False,
+    min_score: float | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> tuple[Spec, "Report | None"]:
+    """Write a model file as ONNX; only what checks out gets the name ``out``.
+
+    Args:
+        model: a model file of ours, safetensors or ONNX; torch is needed for the first, and where shapes change.
+        out: replaced atomically.
+        size, batch, opset: see :func:`nnface.export.onnx.export`.
+        precision, calibrate, evaluate, pictures, method, most_lost: see :func:`nnface.export.quantize.convert`.
+        with_nms, min_score: see :func:`nnface.export.selection.add_selection`.
+        say: told what goes on.
+
+    Returns:
+        the file's Spec, and what the precision costs and brings, where one was asked for.
+
+    Raises:
+        UsageError: options that do not fit together, or an ONNX file that is what was asked for already.
+        NnfaceError: as the steps raise it.
+    """
+    kind, _ = open_header(model)
+    shaped = size is not None or batch is not None or opset is not None
+    if kind == "onnx" and not (shaped or precision or with_nms):
+        raise UsageError(f"{model} is ONNX already; --precision, --with-nms, --size or --batch make another of it")
+    if Path(out).exists() and Path(out).samefile(model):
+        raise UsageError(f"{out} is the model file itself; name another file for --out")
+    if min_score is not None and not with_nms:
+        raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
+    if precision != "int8" and (method is not None or (precision is None and (calibrate or evaluate))):
+        raise UsageError("--method, --calibrate and --evaluate belong to --precision")
+    steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
+    report = None
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(model)
+        for number, wanted in enumerate(steps):
+            if not wanted:
+                continue
+            target = Path(out) if not any(steps[number + 1 :]) else Path(folder) / f"{number}.onnx"
+            if number == 0:
+                from nnface.export.onnx import export
+
+                export(here, target, size=size, batch=batch, opset=opset)
+            elif number == 1:
+                from nnface.export import quantize
+
+                assert precision is not None
+                report = quantize.convert(
+                    here,
+                    target,
+                    precision,
+                    calibrate=calibrate,
+                    evaluate=evaluate,
+                    pictures=pictures or quantize.PICTURES,
+                    method=method,
+                    most_lost=most_lost,
+                    say=say,
+                    report_to=Path(out).with_suffix(".json"),
+                )
+            else:
+                from nnface.export.selection import add_selection
+
+                add_selection(here, target, min_score)
+            here = target
+    return open_header(out)[1], report

@@ -1,0 +1,486 @@
+"""Smaller numbers in an ONNX file of ours: fp16, or INT8 by static quantization, with what that costs beside it.
+
+INT8 is per channel, with QuantizeLinear and DequantizeLinear around each operator (the QDQ form), which ONNX Runtime,
+TensorRT and OpenVINO read; activations are unsigned, weights signed, the pair that processors with VNNI multiply
+fastest. The first convolution and the last ones stay in float: the first sees three channels, which integers do not
+hasten, and the last give what people see. What the quantizer and its calibrators compute is ONNX Runtime's.
+"""
+
+import io
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+    create_calibrator,
+)
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from nnface.errors import NnfaceError, UsageError
+from nnface.evaluation import agreement
+from nnface.evaluation.agreement import Agreement, Comparison, Material
+from nnface.evaluation.bench import Timing, alternate, machine
+from nnface.files import atomic_path, sha256, write_atomic
+from nnface.predict.classifier import Classifier
+from nnface.predict.detector import Detector
+from nnface.predict.segmenter import Segmenter
+from nnface.report.table import Table
+from nnface.runtime.onnx import OnnxRunner
+from nnface.spec import METADATA_KEY, Spec
+
+Precision = Literal["fp16", "int8"]
+Floats = NDArray[np.float32]
+
+PICTURES = 150
+"""So many are calibrated and compared on, unless told otherwise; every third of them is compared on."""
+MOST_LOST = 1.0
+"""Points of a figure; more are warned of, and with labels more layers are kept in float."""
+METHODS = {
+    "minmax": (CalibrationMethod.MinMax, {}),
+    "percentile": (CalibrationMethod.Percentile, {"percentile": 99.99, "symmetric": False}),
+    "entropy": (CalibrationMethod.Entropy, {}),
+}
+"""How the range of each activation is chosen."""
+OPERATORS = ("Conv", "Gemm", "MatMul", "Relu", "LeakyRelu", "Add", "Mul", "Concat", "MaxPool", "AveragePool",
+             "GlobalAveragePool", "Resize")  # fmt: skip
+"""What is quantized; shapes, decoding and softmax stay as they are."""
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_ROUNDS = 30
+_RANKED_ON = 4
+
+logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a change of precision costs and brings."""
+
+    precision: Precision
+    comparison: Comparison
+    """By labels where they were given, else by agreement."""
+    agreement: Comparison | None
+    """With what the float model says; None where that is ``comparison``, or there were no pictures."""
+    speed: Mapping[str, Timing]
+    """``float32`` and the new precision, on one thread, milliseconds for ``batch`` pictures."""
+    batch: int
+    input: tuple[int, int]
+    """Width and height that the speed was measured at."""
+    bytes: tuple[int, int]
+    """Of the files, before and after."""
+    method: str
+    """Of the calibration; empty for fp16."""
+    tried: Mapping[str, float]
+    """Points lost: with each method, in the mean, by agreement; with more layers in float, at most, by labels."""
+    kept: Sequence[str]
+    """The layers with weights that stay in float."""
+    calibrated: int
+    """Pictures or chips."""
+
+    @property
+    def faster(self) -> float:
+        """How many times as fast as float32."""
+        return self.speed["float32"].median / self.speed[self.precision].median
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    precision: Precision,
+    *,
+    calibrate: str | None = None,
+    evaluate: str | None = None,
+    pictures: int = PICTURES,
+    method: str | None = None,
+    most_lost: float | None = None,
+    report_to: str | Path | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Report:
+    """Write ``source``, an ONNX file of ours in float32, with weights and arithmetic of ``precision``.
+
+    The inputs and outputs stay float32, so that every predictor runs the file as before. The report is written
+    as JSON beside the file, and its figures go into the file's Spec.
+
+    Args:
+        source: the float32 file.
+        out: replaced atomically.
+        precision: ``fp16`` or ``int8``.
+        calibrate: pictures whose activations are measured: a folder of photographs, or ``NAME:PATH`` of a data set,
+            whose pictures for training are taken. Two thirds of them calibrate, one third compares. Faces for
+            classifiers and parsers are found by the bundled detector. INT8 needs it.
+        evaluate: ``NAME:PATH`` of labelled data (val, or the tenth of train that is kept for choosing), on which the
+            loss is measured; None: on the agreement with the float model.
+        pictures: the most to calibrate and compare on.
+        method: of :data:`METHODS`; None: the one that loses least.
+        most_lost: refuse to write what loses more points of a figure; None: warn beyond 1.
+        report_to: the report's file; None: ``out`` with the suffix ``.json``.
+        say: told what goes on.
+
+    Raises:
+        UsageError: INT8 without ``calibrate``, a file that is not float32, data of another task.
+        DataError: no picture, no face.
+        ModelFileError: no ONNX file of ours.
+        NnfaceError: more is lost than ``most_lost``, or ``out`` cannot be written.
+    """
+    if Path(out).exists() and Path(out).samefile(source):
+        raise UsageError(f"{out} is the model file itself; name another file for --out")
+    before = OnnxRunner(source, threads=1)
+    spec = before.spec
+    if known := spec.provenance.get("precision"):
+        raise UsageError(f"{source} is {known} already; give the file that it was made from")
+    if precision == "int8" and calibrate is None:
+        raise UsageError("int8 needs pictures whose activations it can measure: --calibrate FOLDER or NAME:PATH")
+    samples = None if evaluate is None else agreement.read_samples(spec.task, evaluate, training=False)
+    material: Material = []
+    if calibrate is not None:
+        detector = None if spec.task == "detect" else Detector("default", threads=1)
+        material = agreement.drawn(spec.task, spec, calibrate, pictures, detector)
+    shown, held = _split(material)
+    with tempfile.TemporaryDirectory() as folder:
+        judge = _Judge(before, held, samples, evaluate, Path(folder))
+        if precision == "fp16":
+            choice = _Choice(_half(source), "", (), {}, None)
+        else:
+            inputs = [_input(before, item) for item in shown]
+            methods = list(METHODS) if method is None else [method]
+            choice = _quantized(source, inputs, methods, judge, MOST_LOST if most_lost is None else most_lost, say)
+        by_labels = choice.by_labels or judge.by_labels(choice.proto)
+        agreed = judge.by_agreement(choice.proto)
+        comparison = by_labels or agreed
+        if comparison is None:
+            comparison = Comparison(on="random pixels", labelled=False, before={}, after={})
+        speed, shape, batch = _speed(before, judge.runner(choice.proto), precision, held)
+        report = Report(
+            precision=precision,
+            comparison=comparison,
+            agreement=agreed if by_labels else None,
+            speed=speed,
+            batch=batch,
+            input=shape,
+            bytes=(Path(source).stat().st_size, choice.proto.ByteSize()),
+            method=choice.method,
+            tried=choice.tried,
+            kept=choice.kept,
+            calibrated=len(shown),
+        )
+        if most_lost is not None and comparison.before and comparison.most_lost > most_lost:
+            raise NnfaceError(
+                f"{out} was not written: it would lose {comparison.most_lost:.2f} points on {comparison.on}, more than "
+                f"--most-lost {most_lost:g}"
+            )
+        _write(choice.proto, out, _described(spec, report, source, calibrate))
+    write_atomic(report_to or Path(out).with_suffix(".json"), json.dumps(to_dict(report), indent=2) + "\n")
+    return report
+
+
+def tables(report: Report) -> list[Table]:
+    """For the terminal."""
+    names = ("float32", report.precision, "points lost")
+    result = []
+    for comparison in (report.comparison, report.agreement):
+        if comparison is not None and comparison.before:
+            rows = [
+                [name, f"{100 * value:.2f}", f"{100 * comparison.after[name]:.2f}", f"{comparison.lost[name]:+.2f}"]
+                for name, value in comparison.before.items()
+            ]
+            result.append(Table(f"On {comparison.on}", ["per cent", *names], rows))
+    width, height = report.input
+    rows = [
+        [name, f"{t.median:.2f}", f"{t.low:.2f} to {t.high:.2f}", f"{size / 1e6:.2f}"]
+        for (name, t), size in zip(report.speed.items(), report.bytes, strict=True)
+    ]
+    title = f"Milliseconds for {report.batch} of {width} x {height} on one thread (its CPU time)"
+    result.append(Table(title, ["", "median", "10 to 90 %", "MB file"], rows))
+    return result
+
+
+def warnings(report: Report) -> list[str]:
+    """What people have to know, a sentence each."""
+    found = []
+    lost = report.comparison.lost
+    if lost and report.comparison.most_lost > MOST_LOST:
+        worst = max(lost, key=lambda name: lost[name])
+        what = (
+            f"it loses {lost[worst]:.1f} points of {worst}"
+            if report.comparison.labelled
+            else f"{worst} is {lost[worst]:.1f} points from the float model's; --evaluate tells what that costs"
+        )
+        found.append(f"{report.precision}: {what}")
+    if report.faster < 0.97:
+        found.append(f"{report.precision} is slower here, {report.faster:.2f} times as fast as float32")
+    if report.precision == "int8" and machine()["vnni"] is False:
+        found.append("this processor has no VNNI; on one that has, int8 is faster and sums do not overflow")
+    return found
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """The report and the machine as JSON values."""
+    losses = {"lost": report.comparison.lost, "faster": report.faster}
+    return {**asdict(report), **losses, "machine": machine()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    proto: onnx.ModelProto
+    method: str
+    kept: Sequence[str]
+    tried: Mapping[str, float]
+    by_labels: Comparison | None
+
+
+class _Judge:
+    """Tells what a candidate loses."""
+
+    def __init__(
+        self,
+        before: OnnxRunner,
+        held: Material,
+        samples: agreement.Samples | None,
+        named: str | None,
+        folder: Path,
+    ) -> None:
+        self.before, self.held, self.samples, self.named = before, held, samples, named
+        self._folder, self._count = folder, 0
+        self.agreement = Agreement(before, held) if held else None
+        self._figures = None if samples is None else agreement.figures(before, samples)
+
+    def runner(self, proto: onnx.ModelProto) -> OnnxRunner:
+        self._count += 1
+        path = self._folder / f"{self._count}.onnx"
+        onnx.save(proto, path)
+        return OnnxRunner(path, threads=1)
+
+    def by_labels(self, proto: onnx.ModelProto) -> Comparison | None:
+        """None where there are no labels."""
+        if self.samples is None or self._figures is None:
+            return None
+        after = agreement.figures(self.runner(proto), self.samples)
+        on = f"{len(self.samples)} labelled pictures of {self.named}"
+        return Comparison(on=on, labelled=True, before=self._figures, after=after)
+
+    def by_agreement(self, proto: onnx.ModelProto) -> Comparison | None:
+        """None where there are no pictures."""
+        if self.agreement is None:
+            return None
+        what = "pictures" if self.agreement.task == "detect" else "chips"
+        on = f"the float model's answers for {len(self.held)} {what}"
+        after = self.agreement.of(self.runner(proto))
+        return Comparison(on=on, labelled=False, before=self.agreement.before, after=after)
+
+
+def _quantized(
+    source: str | Path,
+    inputs: Sequence[Floats],
+    methods: Sequence[str],
+    judge: _Judge,
+    limit: float,
+    say: Callable[[str], object],
+) -> _Choice:
+    """The calibration that loses least; where labels say that it loses too much, with more layers in float."""
+    proto = onnx.load(source, load_external_data=False)
+    fixed = _kept_in_float(proto.graph)
+    weighted = [node.name for node in proto.graph.node if node.op_type in _WEIGHTED]
+    tried: dict[str, float] = {}
+    best: tuple[float, str, Any, onnx.ModelProto] | None = None
+    for method in methods:
+        say(f"calibrating on {len(inputs)} pictures by {method}")
+        ranges = _ranges(source, inputs, method)
+        candidate = _quantize(source, ranges, fixed)
+        agreed = judge.by_agreement(candidate)
+        assert agreed is not None  # what calibrates compares
+        # By the mean: single figures of few pictures jump.
+        tried[method] = lost = float(np.mean(list(agreed.lost.values())))
+        say(f"{method} is {lost:.2f} points from the float model, in the mean of {', '.join(agreed.lost)}")
+        if best is None or lost < best[0]:
+            best = (lost, method, ranges, candidate)
+    assert best is not None
+    _, method, ranges, candidate = best
+    kept = [name for name in weighted if name in fixed]
+    labelled = judge.by_labels(candidate)
+    if labelled is not None and labelled.most_lost > limit:
+        say(f"it loses {labelled.most_lost:.2f} points; ranking the layers by the error that each makes")
+        ranked = _ranked(source, ranges, [name for name in weighted if name not in fixed], fixed, inputs, judge)
+        for count in (1, 2, 4, 8, 16):
+            if count > len(ranked) // 2 or labelled.most_lost <= limit:
+                break
+            excluded = fixed | set(ranked[:count])
+            trial = _quantize(source, ranges, excluded)
+            now = judge.by_labels(trial)
+            assert now is not None
+            tried[f"{method}, {count} more in float"] = now.most_lost
+            say(f"with {count} more layers in float it loses {now.most_lost:.2f} points")
+            if now.most_lost < labelled.most_lost:
+                labelled, candidate, kept = now, trial, [name for name in weighted if name in excluded]
+    return _Choice(candidate, method, kept, tried, labelled)
+
+
+def _ranked(
+    source: str | Path,
+    ranges: Any,
+    names: Sequence[str],
+    fixed: set[str],
+    inputs: Sequence[Floats],
+    judge: _Judge,
+) -> list[str]:
+    """The layers, first the one that, quantized alone, moves the outputs most."""
+    some = inputs[:_RANKED_ON]
+    truth = [judge.before.run(batch) for batch in some]
+    errors = {}
+    for name in names:
+        runner = judge.runner(_quantize(source, ranges, fixed, only=name))
+        errors[name] = 0.0
+        for batch, expected in zip(some, truth, strict=True):
+            found = runner.run(batch)
+            errors[name] += sum(float(np.square(found[k] - v).mean() / (v.var() + 1e-9)) for k, v in expected.items())
+    return sorted(errors, key=lambda name: -errors[name])
+
+
+def _kept_in_float(graph: onnx.GraphProto) -> set[str]:
+    """Names of the first layer, the last layers with weights, and all that follows these."""
+    makers = {output: node for node in graph.node for output in node.output}
+    kept = {n.name for n in graph.node if n.op_type in _WEIGHTED and n.input[0] == graph.input[0].name}
+    waiting = [output.name for output in graph.output]
+    seen: set[str] = set()
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        kept.add(node.name)
+        if node.op_type not in _WEIGHTED:
+            waiting += node.input
+    return kept
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, batch: Floats) -> None:
+        self._left: Iterator[dict[str, Floats]] = iter([{"input": batch}])
+
+    def get_next(self) -> dict[str, Floats] | None:
+        return next(self._left, None)
+
+
+def _ranges(source: str | Path, inputs: Iterable[Floats], method: str) -> Any:
+    """The range of every activation. A picture at a time, so that memory holds the activations of one."""
+    kind, options = METHODS[method]
+    # The calibrators print what they do, picture by picture.
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        calibrator = create_calibrator(
+            Path(source), list(OPERATORS), str(Path(folder) / "a.onnx"), kind, extra_options=options
+        )
+        for batch in inputs:
+            calibrator.collect_data(_Reader(batch))
+        return calibrator.compute_data()
+
+
+def _quantize(source: str | Path, ranges: Any, excluded: set[str], only: str | None = None) -> onnx.ModelProto:
+    proto = onnx.load(source, load_external_data=False)
+    quantizer = QDQQuantizer(
+        proto,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[] if only is None else [only],
+        nodes_to_exclude=sorted(excluded),
+        op_types_to_quantize=list(OPERATORS),
+        extra_options={"ForceQuantizeNoInputCheck": True},
+    )
+    quantizer.quantize_model()
+    result = _sorted(quantizer.model.model)
+    # Opset 17 has all that was put in; the quantizer names Microsoft's operators too, of which there are none.
+    standard = [opset for opset in result.opset_import if opset.domain in ("", "ai.onnx")]
+    if all(node.domain in ("", "ai.onnx") for node in result.graph.node):
+        del result.opset_import[:]
+        result.opset_import.extend(standard)
+    return result
+
+
+def _half(source: str | Path) -> onnx.ModelProto:
+    """Weights and arithmetic in fp16, inputs and outputs in float32."""
+    return _sorted(convert_float_to_float16(onnx.load(source, load_external_data=False), keep_io_types=True))
+
+
+def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Each node after those whose outputs it takes, as ONNX wants it."""
+    ONNXModel(proto).topological_sort()
+    return proto
+
+
+def _split(material: Material) -> tuple[Material, Material]:
+    """What calibrates, and the third that compares; both are all of it where there is little."""
+    if len(material) < 6:
+        return material, material
+    return [x for i, x in enumerate(material) if i % 3], [x for i, x in enumerate(material) if not i % 3]  # type: ignore[return-value]
+
+
+def _input(runner: OnnxRunner, item: Any) -> Floats:
+    """The network's input for a picture's path, or a chip."""
+    if runner.spec.task == "detect":
+        return Detector(runner).prepare(item).input
+    return (Classifier if runner.spec.task == "classify" else Segmenter)(runner).prepare([item])
+
+
+def _speed(
+    before: OnnxRunner, after: OnnxRunner, precision: str, held: Material
+) -> tuple[dict[str, Timing], tuple[int, int], int]:
+    """In turn, on one thread and by its clock, so that others on the machine count little: one picture, or 8 chips."""
+    plan = before.spec.input
+    if before.spec.task == "detect":
+        width, height = plan.width or plan.size, plan.height or -(-plan.size * 3 // 4 // plan.multiple) * plan.multiple
+        batch = before.batch or 1
+    else:
+        width, height, batch = plan.width or plan.size, plan.height or plan.size, before.batch or 8
+    pixels = np.random.default_rng(0).standard_normal((batch, 3, height, width)).astype(np.float32)
+    if before.spec.task != "detect" and len(held) >= batch:
+        pixels = np.concatenate([_input(before, item) for item in held[:batch]])
+    calls = {"float32": lambda: before.run(pixels), precision: lambda: after.run(pixels)}
+    return alternate(calls, _ROUNDS, time.thread_time), (width, height), batch
+
+
+def _described(spec: Spec, report: Report, source: str | Path, calibrate: str | None) -> Spec:
+    """The Spec of the new file: its own figures, and the float model's under ``float32/``."""
+    figures = {f"float32/{name}": value for name, value in spec.figures.items()}
+    for kind, comparison in (("labels", report.comparison), ("agreement", report.agreement)):
+        if comparison is not None:
+            name = kind if comparison.labelled else "agreement"
+            figures |= {f"{report.precision}/{name}/{key}": value for key, value in comparison.after.items()}
+            if comparison.labelled:
+                figures |= {f"{report.precision}/before/{key}": value for key, value in comparison.before.items()}
+    figures[f"{report.precision}/times_as_fast"] = report.faster
+    how = f"{report.precision}; inputs and outputs float32"
+    if report.precision == "int8":
+        how = (
+            f"static, per channel, {report.method} on {report.calibrated} pictures of {calibrate}; in float: "
+            f"{', '.join(report.kept)}"
+        )
+    made = {"precision": report.precision, "quantization": how, "float32_sha256": sha256(source)}
+    if report.comparison.before:
+        made["measured_on"] = report.comparison.on
+    return replace(spec, figures=figures, provenance={**spec.provenance, **made})
+
+
+def _write(proto: onnx.ModelProto, out: str | Path, spec: Spec) -> None:
+    onnx.helper.set_model_props(proto, {METADATA_KEY: spec.to_json()})
+    with atomic_path(out) as temporary:
+        onnx.save(proto, temporary)
+        try:
+            onnx.checker.check_model(str(temporary), full_check=True)
+        except onnx.checker.ValidationError as error:
+            raise NnfaceError(f"cannot write {out}: the graph is not valid ONNX: {error}") from error
+        OnnxRunner(temporary, threads=1)

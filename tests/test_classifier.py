@@ -19,7 +19,7 @@ from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.chips import resized, warp
-from nnface.predict.classifier import Classifier, softmax
+from nnface.predict.classifier import Classifier, softmax, views
 from nnface.predict.detector import Detector
 from nnface.results import Faces, words
 from nnface.runtime.torch import TorchRunner
@@ -143,15 +143,28 @@ def test_alone_or_together_by_torch_or_onnx_it_is_the_same(small, exported):
         assert not found[0].attributes["gender"].certain and found[0].attributes["age"].certain
 
 
-def test_a_mirror_image_counts_as_much_as_the_chip(small):
-    chip = noise(48, 48)
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     module, spec = small
-    plain = Classifier(TorchRunner(module, spec))
-    both = Classifier(TorchRunner(module, replace(spec, classification=replace(spec.classification, mirror=True))))
-    one, other = (plain.logits([np.ascontiguousarray(c)]) for c in (chip, chip[:, ::-1]))
-    for head, found in both.logits([chip]).items():
-        np.testing.assert_allclose(found, (one[head] + other[head]) / 2, atol=1e-6)
-        assert not np.allclose(found, one[head])
+    meaning = replace(spec.classification, views=count)
+    classifier = Classifier(TorchRunner(module, replace(spec, classification=meaning)))
+    size, step = classifier.size, classifier.size // 32
+    chip = noise(size, size)
+    inputs = classifier.prepare([chip])
+    seen = list(views(inputs, count))
+    assert len(seen) == count and all(view.shape == inputs.shape for view in seen)
+    if count == 2:
+        np.testing.assert_array_equal(seen[1], inputs[..., ::-1])
+    if count == 4:
+        right, left, down, up = seen[0], seen[1][..., ::-1], seen[2][..., ::-1], seen[3]
+        np.testing.assert_array_equal(right[..., step:], inputs[..., :-step])
+        np.testing.assert_array_equal(left[..., :-step], inputs[..., step:])
+        np.testing.assert_array_equal(down[..., step:, :], inputs[..., :-step, :])
+        np.testing.assert_array_equal(up[..., :-step, :], inputs[..., step:, :])
+    found = classifier.logits([chip])
+    runs = [classifier.runner.run(view) for view in seen]
+    for head, rows in found.items():
+        np.testing.assert_allclose(rows, np.mean([run[head] for run in runs], 0), atol=1e-6)
 
 
 def test_models_of_another_task_are_refused(tmp_path, exported):

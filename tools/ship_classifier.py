@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Put a trained classifier into the package: temperatures, confidences, figures, provenance, ONNX, index.
 
-    tools/ship_classifier.py RUN/best.safetensors --data FAIRFACE_DIR [--name attributes] [--mirror]
+    tools/ship_classifier.py RUN/best.safetensors --data FAIRFACE_DIR [--name attributes] [--views N]
 
 ``--data`` is the folder that it was trained on: all is fitted on the tenth of its train part that was kept for
 choosing. The temperature of each head makes its confidences honest; below the least confidence an answer is marked as
@@ -34,9 +34,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "fairface-holdout.js
 COMMAND = "python benchmarks/attributes.py --data fairface-dev"
 
 
-def fitted(spec, module, samples, mirror):
+def fitted(spec, module, samples, views):
     """The Spec with temperatures and least confidences fitted on the samples."""
-    plain = replace(spec.classification, temperatures={}, min_confidence={}, mirror=mirror)
+    plain = replace(spec.classification, temperatures={}, min_confidence={}, views=views)
     classifier = Classifier(TorchRunner(module, replace(spec, classification=plain)))
     labels, logits, _ = benchmark.gather(classifier.meaning, list(benchmark.run(classifier, samples)))
     temperatures, confidences = {}, {}
@@ -63,12 +63,12 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--name", default="attributes")
     parser.add_argument("--recipe", default="attributes-default")
-    parser.add_argument("--mirror", action="store_true", help="take the mean over each chip and its mirror image")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4), default=1, help="of each chip, see the Spec")
     options = parser.parse_args()
     module, spec = model_file.load(options.model)
     plan = recipe.load(options.recipe)
     samples = split(fairface.read(options.data))[1]
-    spec = fitted(spec, module, samples, options.mirror)
+    spec = fitted(spec, module, samples, options.views)
     figures = {f"fairface/tenth/{name}": value for name, value in spec.figures.items() if "/" not in name}
     if RESULTS.is_file():
         for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:

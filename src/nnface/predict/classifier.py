@@ -4,7 +4,7 @@ The stages of :class:`Classifier` (``chip``, ``prepare``, ``probabilities``, ``a
 so that the faces of many pictures go through the network together; none of them keeps state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -158,16 +158,14 @@ class Classifier:
     def logits(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
         """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR.
 
-        Where the Spec says so, the mean of what it gives for a chip and for its mirror image.
+        Where the Spec names several views of a chip, the mean of what it gives for them.
         """
         parts: dict[str, list[NDArray[np.float32]]] = {
             name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self.meaning.heads.items()
         }
         for start in range(0, len(chips), self.batch_size):
             inputs = self.prepare(chips[start : start + self.batch_size])
-            runs = [self.runner.run(inputs)]
-            if self.meaning.mirror:
-                runs.append(self.runner.run(np.ascontiguousarray(inputs[..., ::-1])))
+            runs = [self.runner.run(view) for view in views(inputs, self.meaning.views)]
             for name, rows in parts.items():
                 values = np.mean([outputs[name] for outputs in runs], axis=0)
                 if not np.isfinite(values).all():
@@ -193,6 +191,25 @@ class Classifier:
             certain=confidence >= self.meaning.min_confidence.get(head, 0.0),
             probabilities=dict(zip(labels, map(float, row), strict=True)),
         )
+
+
+def views(inputs: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
+    """The 1, 2 or 4 views of :attr:`nnface.spec.ClassificationSpec.views`, each (n, 3, size, size).
+
+    Args:
+        inputs: (n, 3, size, size). What a move leaves open repeats the last pixel.
+        count: how many.
+    """
+    if count < 4:
+        yield inputs
+        if count == 2:
+            yield np.ascontiguousarray(inputs[..., ::-1])
+        return
+    size = inputs.shape[-1]
+    step = size // 32
+    padded = np.pad(inputs, ((0, 0), (0, 0), (step, step), (step, step)), mode="edge")
+    for x, y, side in ((0, step, 1), (2 * step, step, -1), (step, 0, -1), (step, 2 * step, 1)):
+        yield np.ascontiguousarray(padded[..., y : y + size, x : x + size][..., ::side])
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -147,7 +147,8 @@ class Detector:
         picture = _picture(image, color, self._needed_side())
         pixels = picture.pixels
         factor, left, top = picture.factor, picture.left, picture.top
-        if self.spec.input.fit == "letterbox" and self.size is not None:
+        plan = self.spec.input
+        if plan.fit == "letterbox" and plan.scaling == "exact" and self.size is not None:
             # Bilinear sampling skips pixels below a half; whole blocks of pixels are averaged first, as a JPEG's
             # reduced decoding does.
             blocks = _blocks(max(pixels.shape[:2]), self._needed_side() or 0)
@@ -263,7 +264,8 @@ class Detector:
         """(1, 3, height, width) float32; the padding is the mean, which is 0 here."""
         inner = (place.inner_height, place.inner_width)
         scaled: NDArray[Any] = pixels
-        if self.spec.input.fit == "stretch" or place.scale_x != place.scale_y:
+        plan = self.spec.input
+        if plan.fit == "stretch" or plan.scaling == "plain" or place.scale_x != place.scale_y:
             if inner != pixels.shape[:2]:
                 scaled = np.asarray(cv2.resize(pixels, inner[::-1], interpolation=cv2.INTER_LINEAR))
         elif place.scale_x != 1:

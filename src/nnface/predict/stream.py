@@ -43,8 +43,9 @@ def ordered(
     """``map`` in threads: results in the order of ``items``, of which ``ahead`` for each worker are in flight.
 
     A slow item leaves the other workers without work once they are so far ahead of it; what is in flight is in memory,
-    as items, then as results. ``items`` is drawn from in the caller's thread. What ``function`` raises is raised here, in its turn; then, or
-    when the caller stops early (or presses Ctrl-C), what has not begun is dropped and what has begun is awaited.
+    as items, then as results. ``items`` is drawn from in the caller's thread. What ``function`` raises is raised here,
+    in its turn; then, or when the caller stops early (or presses Ctrl-C), what has not begun is dropped and what has
+    begun is awaited.
     """
     window = ahead * workers
     waiting: deque[Future[R]] = deque()

@@ -1,5 +1,6 @@
 """Published checkpoints become model files that detect as the projects recorded, and foreign files are refused."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -11,21 +12,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from conftest import shared
 from nnface.errors import ModelFileError, NnfaceError, UsageError
 from nnface.export.onnx import export
-from nnface.export.published import import_checkpoint
+from nnface.export.published import FORMATS, import_backbone, import_checkpoint, torchvision
 from nnface.export.published.checkpoint import KNOWN
+from nnface.files import sha256
 from nnface.geometry import anchors, boxes
 from nnface.header import read_spec
-from nnface.models import file
+from nnface.models import file, resnet
+from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
+from nnface.models.mobilenet import MobileNetV2
 from nnface.predict.detector import Detector
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import CELEBAMASK_LABELS
-from test_parity_networks import with_formula_weights
+from test_parity_networks import YAKHYO, assert_close, formula_input, published_keys, with_formula_weights
+from tiny_models import bright_detector
 
 PUBLISHED = {
     "biubug6_mobilenet0.25_Final": ("pytorch-retinaface", "retinaface-mobilenet025"),
@@ -66,7 +72,7 @@ def photo(name):
     return cv2.imread(str(shared(f"reference/photos/{PHOTOS[name]}.png")))
 
 
-def detect(module, spec, image, min_score, offset):
+def detect(runner, spec, image, min_score, offset):
     """Boxes, points and scores as the old projects compute them: the picture as it is, or squashed to a fixed input."""
     plan, coding = spec.input, spec.detection
     height, width = image.shape[:2]
@@ -75,7 +81,7 @@ def detect(module, spec, image, min_score, offset):
     if plan.width:
         image = cv2.resize(np.ascontiguousarray(image), (plan.width, plan.height))
     batch = ((image.astype(np.float32) - plan.mean) / plan.std).transpose(2, 0, 1)[None].astype(np.float32)
-    outputs = TorchRunner(module, spec).run(batch)
+    outputs = runner.run(batch)
     grid = anchors.grid(*batch.shape[2:], coding.strides, coding.anchor_sizes, coding.clip_anchors)
     keep = outputs["scores"][0] > min_score
     scores = outputs["scores"][0][keep]
@@ -111,7 +117,7 @@ def test_detections_equal_the_recorded_ones_at_original_size(imported, name):
     pictures = [key for key in PHOTOS if f"{key}/dets" in recorded]
     assert len(pictures) >= 4
     for key in pictures:
-        found, points, scores = detect(module, spec, photo(key), 0.02, offset=1)
+        found, points, scores = detect(TorchRunner(module, spec), spec, photo(key), 0.02, offset=1)
         theirs = recorded[f"{key}/dets"]
         assert_equal_detections(found, points, scores, theirs, above=0.1)
         assert len(found) == pytest.approx(len(theirs), rel=0.01, abs=1)
@@ -127,7 +133,7 @@ def test_detections_of_ultra_light_equal_the_recorded_ones(imported, name, width
     spec = replace(spec, input=replace(spec.input, width=width, height=width * 3 // 4))
     recorded = np.load(shared(f"reference/recorded/detector_ulfg_{name.removeprefix('version-')}_at{width}.npz"))
     for key in ("astronaut", "grace_hopper", "solvay_1927", "coffee"):
-        found, _, scores = detect(module, spec, photo(key), 0.01, offset=0)
+        found, _, scores = detect(TorchRunner(module, spec), spec, photo(key), 0.01, offset=0)
         # Of slim's anchors without a face thousands have a score just above 0.1, of which either side keeps 750.
         assert_equal_detections(found, None, scores, recorded[f"{key}/dets_0.01"], above=0.15)
         assert (scores > 0.6).sum() == len(recorded[f"{key}/dets_0.6"])
@@ -272,6 +278,149 @@ def test_the_published_parser_is_known():
     assert known.format == "face-parsing" and "79999_iter.pth" in known.source
 
 
+# Formats without a file here: checkpoints with the published names and formula weights, against the recorded outputs.
+
+
+def yakhyo_checkpoint(architecture, path):
+    """A checkpoint of yakhyo's for a network of ours; returns the network."""
+    module = with_formula_weights(architecture, YAKHYO)
+    names = published_keys(module, YAKHYO)
+    assert any(name.startswith("class_head.class_head.0") for name in names.values())
+    torch.save({names[key]: tensor for key, tensor in module.state_dict().items()}, path)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("theirs", "architecture"),
+    [
+        ("mobilenetv1_0.25", "retinaface-mobilenet025"),
+        ("mobilenetv1_0.50", "retinaface-mobilenet050"),
+        pytest.param("mobilenetv1", "retinaface-mobilenet100", marks=pytest.mark.slow),
+        ("mobilenetv2", "retinaface-mobilenetv2"),
+        ("resnet18", "retinaface-resnet18"),
+        pytest.param("resnet34", "retinaface-resnet34", marks=pytest.mark.slow),
+    ],
+)
+def test_yakhyo_comes_in_with_all_its_backbones(tmp_path, theirs, architecture):
+    yakhyo_checkpoint(architecture, tmp_path / "a.pth")
+    spec, known = import_checkpoint("yakhyo", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert not known and spec.architecture == architecture == read_spec(tmp_path / "a.safetensors").architecture
+    assert (spec.input.color, spec.input.mean) == ("bgr", (104, 117, 123)) and "non-commercial" in spec.licence
+    assert spec.detection.anchor_sizes == ((16, 32), (64, 128), (256, 512))
+    found = open_model(tmp_path / "a.safetensors").run(formula_input((1, 3, 128, 160), 7).numpy())
+    recorded = np.load(shared("reference/recorded/formula_retinaface_yakhyo_variants.npz"))
+    assert_close(found["boxes"][0, ::5], recorded[f"{theirs}/loc_every5"], "boxes")
+    assert_close(found["landmarks"][0, ::5], recorded[f"{theirs}/landms_every5"], "landmarks")
+    np.testing.assert_allclose(found["scores"][0, ::5], recorded[f"{theirs}/conf_every5"][:, 1], rtol=0, atol=1e-5)
+
+
+def test_supernotman_comes_in_and_means_what_its_own_code_says(tmp_path):
+    module = with_formula_weights("retinaface-dense-resnet50")
+    # The published file was saved from DataParallel.
+    torch.save({f"module.{key}": tensor for key, tensor in module.state_dict().items()}, tmp_path / "a.pth")
+    spec, known = import_checkpoint("retinaface-pytorch", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert not known and spec.architecture == "retinaface-dense-resnet50"
+    assert (spec.input.color, spec.input.mean, spec.input.std) == ("rgb", (0, 0, 0), (1, 1, 1))
+    assert "no licence stated" in spec.licence and "non-commercial" in spec.licence
+    recorded = np.load(shared("reference/recorded/formula_retinaface_resnet50_supernotman.npz"))
+    runner = open_model(tmp_path / "a.safetensors")
+    for case in "ab":
+        images = formula_input(recorded[f"{case}/input_shape"], recorded[f"{case}/input_seed"]).numpy()
+        found = {name: values[0] for name, values in runner.run(images).items()}
+        np.testing.assert_allclose(found["scores"], np.exp(recorded[f"{case}/logprob"][:, 0]), rtol=0, atol=1e-5)
+        coding, (height, width) = spec.detection, images.shape[2:]
+        assert coding.clip_boxes and coding.nms_iou == 0.3
+        grid = anchors.grid(height, width, coding.strides, coding.anchor_sizes)
+        limit = np.array([width, height], np.float32)
+        # As the Detector has it; on a picture of 160 pixels formula weights make boxes of thousands.
+        corners = np.clip(boxes.decode(found["boxes"], grid, coding.variances), 0, np.tile(limit, 2))
+        points = np.clip(boxes.decode_points(found["landmarks"], grid, coding.variances), 0, limit)
+        assert_close(corners, recorded[f"{case}/boxes"].reshape(corners.shape), f"{case} boxes")
+        assert_close(points.reshape(-1, 10), recorded[f"{case}/landmarks"].reshape(-1, 10), f"{case} landmarks")
+
+
+# torchvision: a backbone to train from
+
+
+def imagenet(build, counters=True):
+    """What torchvision publishes for a body of ours: the same names, and a classifier of 1000 classes."""
+    torch.manual_seed(1)
+    body = build()
+    last = body.channels[-1]
+    tensors = {k: v for k, v in body.state_dict().items() if counters or not k.endswith("num_batches_tracked")}
+    name = "classifier.1" if last == 1280 else "fc"
+    return {**tensors, f"{name}.weight": torch.randn(1000, last), f"{name}.bias": torch.zeros(1000)}
+
+
+@pytest.mark.parametrize("counters", [True, False], ids=["today's", "of before 2018"])
+@pytest.mark.parametrize(
+    ("name", "build", "network"),
+    [("resnet18", resnet.resnet18, "retinaface-resnet18"), ("mobilenetv2", MobileNetV2, "retinaface-mobilenetv2")],
+)
+def test_a_backbone_of_torchvision_is_taken_by_a_training(tmp_path, name, build, network, counters):
+    tensors = imagenet(build, counters)
+    torch.save(tensors, tmp_path / "a.pth")
+    out = tmp_path / "backbone.safetensors"
+    assert import_backbone(tmp_path / "a.pth", out) == (name, torchvision.TERMS, False)
+    module = create(network)
+    direct, imported = read_backbone(tmp_path / "a.pth", module), read_backbone(out, module)
+    assert {f"body.{key}" for key in module.body.state_dict()} == set(imported)
+    assert direct.keys() <= imported.keys() and not any("fc" in key or "classifier" in key for key in imported)
+    assert all(torch.equal(tensor, imported[key]) for key, tensor in direct.items())
+    with safe_open(out, "pt") as content:
+        about = json.loads(content.metadata()["nnface-backbone"])
+    assert (about["network"], about["data"], about["sha256"]) == (name, "ImageNet", sha256(tmp_path / "a.pth"))
+    # It is no model, and whoever takes it for one is told what it is for.
+    with pytest.raises(ModelFileError, match=r"finds no faces; train with it: --set model\.backbone="):
+        Detector(out)
+    with pytest.raises(ModelFileError, match="not a backbone for this network"):
+        read_backbone(out, create("retinaface-mobilenet025"))
+
+
+def test_what_is_no_backbone_is_refused(tmp_path):
+    tensors = imagenet(resnet.resnet18)
+    del tensors["layer1.0.conv1.weight"]
+    tensors["layer4.1.bn2.weight"], tensors["layer9.weight"] = torch.zeros(3), torch.zeros(1)
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError) as caught:
+        import_backbone(tmp_path / "a.pth", tmp_path / "out.safetensors")
+    for words in ("resnet18", "missing: layer1.0.conv1", "not of it: layer9.weight", "bn2.weight (3 instead of 512)"):
+        assert words in str(caught.value)
+    good = imagenet(resnet.resnet18)
+    good["conv1.weight"][0] = torch.inf
+    torch.save(good, tmp_path / "b.pth")
+    with pytest.raises(ModelFileError, match="not finite"):
+        import_backbone(tmp_path / "b.pth", tmp_path / "out.safetensors")
+    hostile(tmp_path / "c.pth")
+    with pytest.raises(ModelFileError, match="asks to run code"):
+        import_backbone(tmp_path / "c.pth", tmp_path / "out.safetensors")
+    torch.save(imagenet(resnet.resnet18), tmp_path / "d.pth")
+    with pytest.raises(UsageError, match=r"\.safetensors file; name it so"):
+        import_backbone(tmp_path / "d.pth", tmp_path / "out.onnx")
+    assert not list(tmp_path.glob("out*"))
+    (tmp_path / "e.safetensors").write_bytes((100).to_bytes(8, "little") + b"{")
+    with pytest.raises(ModelFileError, match=r"e\.safetensors is damaged"):
+        read_backbone(tmp_path / "e.safetensors", create("retinaface-resnet18"))
+
+
+def test_known_files_name_formats_that_are_there():
+    assert {known.format for known in KNOWN.values()} == {*FORMATS, "torchvision", None} - {
+        "fairface",  # of these nobody has put a hash on record
+        "yakhyo",
+        "retinaface-pytorch",
+    }
+    assert all(len(start) in (8, 64) and set(start) <= set("0123456789abcdef") for start in KNOWN)
+
+
+def test_an_onnx_file_is_no_checkpoint(tmp_path):
+    bright_detector(tmp_path / "a.onnx")
+    with pytest.raises(ModelFileError, match="looks like an ONNX file; ultra-light reads checkpoints of PyTorch"):
+        import_checkpoint("ultra-light", tmp_path / "a.onnx", tmp_path / "out.safetensors", 320)
+    with pytest.raises(ModelFileError, match="looks like an ONNX file"):
+        path = shared("peers/ulfg/version-RFB-640.onnx")
+        import_checkpoint("ultra-light", path, tmp_path / "out.safetensors", 640)
+
+
 class Hostile:
     def __init__(self, trace):
         self.trace = trace
@@ -349,8 +498,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         ("version-RFB-320.pth", "face-detector-1mb", None, "nnface import ultra-light"),
         ("version-RFB-320.pth", "ultra-light", 640, "trained at 320"),
         ("fd1mb_RBF_Final.pth", "face-detector-1mb", 320, "--size is for ultra-light"),
-        ("fd1mb_RBF_Final.pth", "yakhyo", None, "cannot import yakhyo yet"),
-        ("mobilenetV1X0.25_pretrain.tar", "pytorch-retinaface", None, "ImageNet backbone"),
+        ("fd1mb_RBF_Final.pth", "yakhyo", None, "nnface import face-detector-1mb"),
+        ("fd1mb_RBF_Final.pth", "yunet", None, "nnface import face-detector-1mb"),
+        ("mobilenetV1X0.25_pretrain.tar", "pytorch-retinaface", None, "--set model.backbone"),
     ],
 )
 def test_a_known_file_under_a_wrong_name_is_refused(tmp_path, name, format, size, words):

@@ -1,4 +1,6 @@
-"""Read the Spec of a model file from its header: safetensors or ONNX, told apart by content.
+"""Read the Spec of a model file from its header: safetensors, ONNX, a TensorRT engine of ours or OpenVINO's XML.
+
+They are told apart by content.
 
 Model files are untrusted. Everything is read within bounds, neither onnx nor torch is needed, and an ONNX file that
 would make its runtime open other files (external data) is refused. The protobuf field numbers are those of onnx.proto3.
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from nnface import engine, intermediate
 from nnface.errors import ModelFileError
 from nnface.spec import METADATA_KEY, Spec, parse
 
@@ -21,7 +24,10 @@ MAX_FIELDS = 2_000_000
 MAX_DEPTH = 32
 """The deepest nesting of graphs in graphs."""
 
-Kind = Literal["onnx", "safetensors"]
+BACKBONE_KEY = "nnface-backbone"
+"""The key under which a file of ``nnface import torchvision`` says what it holds; it has no Spec."""
+
+Kind = Literal["onnx", "safetensors", "tensorrt", "openvino"]
 
 # For each message, by field number, the message that the field holds; all others are passed over.
 _CHILDREN = {
@@ -63,6 +69,20 @@ def is_safetensors(path: str | Path) -> bool:
             return _begins_as_safetensors(file.read(16))
     except OSError:
         return False
+
+
+def kind_of(path: str | Path) -> Kind:
+    """What a file begins as; ``onnx`` also where it cannot be read, which whoever opens it will say."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return "onnx"
+    if start.startswith(engine.MAGIC):
+        return "tensorrt"
+    if intermediate.begins_as_xml(start):
+        return "openvino"
+    return "safetensors" if _begins_as_safetensors(start) else "onnx"
 
 
 def require_file(path: str | Path) -> None:
@@ -107,6 +127,10 @@ def read_header(content: memoryview, origin: str) -> tuple[Kind, Spec]:
         ModelFileError: as :func:`read_spec`.
     """
     start = bytes(content[:16])
+    if start.startswith(engine.MAGIC):
+        return "tensorrt", parse(engine.unpack(content, origin)[1], origin)
+    if intermediate.begins_as_xml(start):
+        return "openvino", parse(intermediate.metadata(bytes(content), origin, METADATA_KEY)[0], origin)
     if _begins_as_safetensors(start):
         return "safetensors", parse(_safetensors_metadata(content, origin), origin)
     if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80\x02"):
@@ -126,19 +150,44 @@ def _safetensors_metadata(content: memoryview, origin: str) -> str:
         raise ModelFileError(f"{origin} is damaged or truncated: its safetensors header does not fit into the file")
     try:
         header = json.loads(bytes(content[8 : 8 + length]))
-        text = header.get("__metadata__", {}).get(METADATA_KEY)
+        metadata = header.get("__metadata__", {})
+        text, backbone = metadata.get(METADATA_KEY), BACKBONE_KEY in metadata
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         short = 8 + length + max(ends, default=0) > len(content)
     except (ValueError, RecursionError, AttributeError, KeyError, IndexError, TypeError) as error:
         raise ModelFileError(f"{origin} is damaged: its safetensors header cannot be read") from error
     if short:
         raise ModelFileError(f"{origin} is truncated: it ends before its tensors do")
+    if backbone and text is None:
+        raise ModelFileError(
+            f"{origin} holds an ImageNet backbone, which finds no faces; train with it: --set model.backbone={origin}"
+        )
     if not isinstance(text, str):
         raise ModelFileError(f"{origin} is a safetensors file without nnface metadata; bring it in with nnface import")
     return text
 
 
+def check_onnx(content: memoryview, origin: str) -> None:
+    """Refuse what is no ONNX file, whoever made it, or would make its runtime open other files.
+
+    Raises:
+        ModelFileError: the sentence names ``origin``.
+    """
+    _onnx_text(content, origin)
+
+
 def _onnx_metadata(content: memoryview, origin: str) -> str:
+    text = _onnx_text(content, origin)
+    if text is None:
+        raise ModelFileError(
+            f"{origin} is an ONNX file without nnface metadata, so what its outputs mean is not known; "
+            "use one that nnface export wrote, or bring YuNet and SCRFD in with nnface import"
+        )
+    return text
+
+
+def _onnx_text(content: memoryview, origin: str) -> str | None:
+    """The Spec of an ONNX file as JSON; None where it has none."""
     walker = _Walker(origin)
     numbers, text = set(), None
     try:
@@ -153,11 +202,6 @@ def _onnx_metadata(content: memoryview, origin: str) -> str:
         walker.refuse_external_data(content, "Model", 0)
     except (_DamagedError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{origin} is not a model file (safetensors or ONNX), or is damaged") from error
-    if text is None:
-        raise ModelFileError(
-            f"{origin} is an ONNX file without nnface metadata, so what its outputs mean is not known; "
-            "use one that nnface export wrote"
-        )
     return text
 
 

@@ -31,23 +31,32 @@ TARGETS = ("onnx", "tensorrt", "openvino", "ncnn")
 @click.command("import")
 @click.argument("format", type=click.Choice(FORMATS))
 @click.argument("file", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), help="The model file to write (.safetensors).")
+@click.option(
+    "--out", required=True, type=click.Path(), help="The model file to write (.safetensors; of yunet and scrfd .onnx)."
+)
 @click.option("--size", type=int, help="ultra-light: the width that an unknown file was trained at, 320 or 640.")
 @click.option("--races", type=int, help="fairface: 7 (the default) or 4, for its two files look alike.")
 def import_(format: str, file: str, out: str, size: int | None, races: int | None) -> None:
     """Turn a published checkpoint FILE into a model file of ours.
 
-    FORMAT says whose it is, which the file itself does not: normalisation, anchors and labels depend on it.
+    FORMAT says whose it is, which the file itself does not: normalisation, anchors and labels depend on it. What
+    torchvision has is no model but a backbone to train from: nnface train ... --set model.backbone=OUT.
     """
     with _train_extra("importing a checkpoint"):
-        from nnface.export.published import import_checkpoint
-    spec, known = import_checkpoint(format, file, out, size, races)
+        from nnface.export.published import import_backbone, import_checkpoint
+    if format == "torchvision":
+        if size is not None or races is not None:
+            raise UsageError("--size is for ultra-light and --races for fairface; torchvision has neither")
+        name, licence, known = import_backbone(file, out)
+    else:
+        spec, known = import_checkpoint(format, file, out, size, races)
+        name, licence = spec.architecture, spec.licence
     if not known:
         say(
             f"{file} is not a file that nnface knows by its SHA-256; normalisation and what its outputs mean were "
             f"assumed to be those of {format}"
         )
-    click.echo(f"{out}: {spec.architecture}, {spec.licence}")
+    click.echo(f"{out}: {name}, {licence}")
 
 
 def _shape(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:

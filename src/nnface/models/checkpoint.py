@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nnface.errors import ModelFileError, UsageError
+from nnface.header import is_safetensors
 
 MAX_BYTES = 1 << 30
 """The largest checkpoint that is read: RetinaFace with ResNet-152 and an optimiser's state has half of it."""
@@ -25,20 +28,30 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ModelFileError: absent, too large, damaged, asking for more than tensors, or without a state dictionary.
     """
     path = Path(path)
+    check_file(path)
+    return _state(_load(path), path)
+
+
+def check_file(path: str | Path) -> None:
+    """Refuse what cannot be read, or is larger than any checkpoint.
+
+    Raises:
+        ModelFileError: the sentence names the path.
+    """
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             size = file.seek(0, 2)
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror or error}") from error
     if size > MAX_BYTES:
         raise ModelFileError(f"{path} has {size} bytes; checkpoints of more than {MAX_BYTES} are not read")
-    return _state(_load(path), path)
 
 
 def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
     """A published ImageNet backbone as tensors of ``network``, which may lie on the device ``meta``.
 
-    Read are the state dictionaries of torchvision (ResNets, MobileNetV2) and biubug6's ``mobilenetV1X0.25_pretrain``.
+    Read are the state dictionaries of torchvision (ResNets, MobileNetV2), what ``nnface import torchvision`` made of
+    them (safetensors), and biubug6's ``mobilenetV1X0.25_pretrain``.
     Every tensor is accounted for: the classifier's are left out, the others are exactly those of the network's body.
     Counters of batch norms may be missing, as in files of before 2018.
 
@@ -52,7 +65,8 @@ def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
     body = getattr(network, "body", None)
     if not isinstance(body, nn.Module):
         raise UsageError("model.backbone is for a network with a published backbone (RetinaFace); leave it out")
-    tensors = {name: t for name, t in read_tensors(path).items() if not name.startswith(CLASSIFIERS)}
+    found = _safetensors(path) if is_safetensors(path) else read_tensors(path)
+    tensors = {name: tensor for name, tensor in found.items() if not name.startswith(CLASSIFIERS)}
     expected = body.state_dict()
     missing = [n for n in expected if n not in tensors and not n.endswith("num_batches_tracked")]
     extra = [n for n in tensors if n not in expected]
@@ -63,6 +77,14 @@ def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
     if words:
         raise ModelFileError(f"{path} is not a backbone for this network: {words}")
     return {f"body.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _safetensors(path: str | Path) -> dict[str, Tensor]:
+    check_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is damaged: {error}; import it again") from error
 
 
 def _load(path: Path) -> Any:

@@ -23,7 +23,7 @@ INPUT = InputSpec(size=640, multiple=1, color="rgb")
 DETECTION = DetectionSpec(
     coding="ssd",
     strides=(8, 16, 32),
-    anchor_sizes=tuple((2.0 * s, 2.0 * s * 2.0**0.5, 4.0 * s) for s in (8, 16, 32)),
+    anchor_sizes=tuple((side, side * 2.0**0.5, 2.0 * side) for side in (16.0, 64.0, 256.0)),
     clip_boxes=True,
     min_score=0.5,
     nms_iou=0.3,

@@ -17,6 +17,6 @@ TERMS = "weights trained on CelebAMask-HQ: non-commercial research"
 
 def network(checkpoint: Checkpoint) -> tuple[nn.Module, Spec]:
     """The network and its Spec. Our modules bear the published names, and our default Spec is this project's."""
-    architecture, module = fit(checkpoint, ["bisenet-resnet18"], lambda architecture, name: name)
+    architecture, module = fit(checkpoint, ["bisenet-resnet18"])
     spec = default_spec(architecture, licence=f"MIT (zllrunning/face-parsing.PyTorch); {TERMS}")
     return module, replace(spec, provenance={"data": "CelebAMask-HQ, with ImageNet before", "terms": TERMS})

@@ -25,7 +25,7 @@ def network(checkpoint: Checkpoint, races: int) -> tuple[nn.Module, Spec]:
     """
     if races not in (4, 7):
         raise UsageError(f"FairFace has networks of 7 and of 4 races; --races {races} is neither")
-    _, module = fit(checkpoint, [ARCHITECTURE], lambda architecture, name: name)
+    _, module = fit(checkpoint, [ARCHITECTURE])
     settings = {} if races == 7 else {"races": races}
     if races == 4:
         state = module.state_dict()

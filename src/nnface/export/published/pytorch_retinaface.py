@@ -9,7 +9,5 @@ from nnface.spec import Spec
 
 def network(checkpoint: Checkpoint) -> tuple[nn.Module, Spec]:
     """The network and its Spec. Our modules bear the published names, and our default Spec is this project's."""
-    architecture, module = fit(
-        checkpoint, ["retinaface-mobilenet025", "retinaface-resnet50"], lambda architecture, name: name
-    )
+    architecture, module = fit(checkpoint, ["retinaface-mobilenet025", "retinaface-resnet50"])
     return module, default_spec(architecture, licence=f"MIT (biubug6/Pytorch_Retinaface); {WIDER_FACE}")

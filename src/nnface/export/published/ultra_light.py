@@ -33,6 +33,6 @@ def network(checkpoint: Checkpoint, size: int | None) -> tuple[nn.Module, Spec]:
         )
     if width not in SIZES:
         raise UsageError(f"Ultra-Light has no input of width {width}; --size is one of {', '.join(map(str, SIZES))}")
-    architecture, module = fit(checkpoint, ["ultralight-slim", "ultralight-rfb"], lambda architecture, name: name)
+    architecture, module = fit(checkpoint, ["ultralight-slim", "ultralight-rfb"])
     spec = default_spec(architecture, licence=f"MIT (Linzaer/Ultra-Light-Fast-Generic-Face-Detector-1MB); {WIDER_FACE}")
     return module, replace(spec, input=replace(spec.input, size=width, width=width, height=SIZES[width]))

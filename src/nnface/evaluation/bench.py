@@ -26,7 +26,7 @@ from nnface.errors import NnfaceError
 from nnface.header import read_spec
 from nnface.image import read, read_reduced
 from nnface.predict.chips import whole
-from nnface.predict.classifier import Classifier, softmax
+from nnface.predict.classifier import Classifier, softmax, views
 from nnface.predict.detector import Detector, Size
 from nnface.predict.segmenter import Canvas, Segmenter
 from nnface.report.table import Table
@@ -255,12 +255,10 @@ def _classify(classifier: Classifier, path: str, batch: int, watch: Seconds) -> 
     watch.append(time.perf_counter())
     inputs = classifier.prepare([classifier.whole_chip(picture) for picture in pictures])
     watch.append(time.perf_counter())
-    outputs = classifier.runner.run(inputs)
-    if classifier.meaning.mirror:
-        classifier.runner.run(np.ascontiguousarray(inputs[..., ::-1]))
+    runs = [classifier.runner.run(view) for view in views(inputs, classifier.meaning.views)]
     watch.append(time.perf_counter())
     for name in classifier.heads:
-        softmax(outputs[name])
+        softmax(np.mean([outputs[name] for outputs in runs], axis=0))
     watch.append(time.perf_counter())
     return inputs
 

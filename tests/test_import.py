@@ -321,6 +321,8 @@ def test_supernotman_comes_in_and_means_what_its_own_code_says(tmp_path):
     spec, known = import_checkpoint("retinaface-pytorch", tmp_path / "a.pth", tmp_path / "a.safetensors")
     assert not known and spec.architecture == "retinaface-dense-resnet50"
     assert (spec.input.color, spec.input.mean, spec.input.std) == ("rgb", (0, 0, 0), (1, 1, 1))
+    sides = [level[0] for level in spec.detection.anchor_sizes]
+    assert sides == [16, 64, 256] and [level[2] for level in spec.detection.anchor_sizes] == [32, 128, 512]
     assert "no licence stated" in spec.licence and "non-commercial" in spec.licence
     recorded = np.load(shared("reference/recorded/formula_retinaface_resnet50_supernotman.npz"))
     runner = open_model(tmp_path / "a.safetensors")

@@ -1,11 +1,12 @@
 """From a model file to the ONNX that was asked for: shapes, then precision, then the selection inside."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnface.errors import UsageError
+from nnface.errors import NnfaceError, UsageError
 from nnface.header import open_header
 from nnface.spec import Spec
 
@@ -57,6 +58,7 @@ def build(
         raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
     if precision != "int8" and (method is not None or (precision is None and (calibrate or evaluate))):
         raise UsageError("--method, --calibrate and --evaluate belong to --precision")
+    _require_writable(Path(out))
     steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
     report = None
     with tempfile.TemporaryDirectory() as folder:
@@ -91,3 +93,13 @@ def build(
                 add_selection(here, target, min_score)
             here = target
     return open_header(out)[1], report
+
+
+def _require_writable(out: Path) -> None:
+    """Said before minutes of work, not after."""
+    if out.parent.is_dir() and not out.is_dir() and os.access(out.parent, os.W_OK):
+        return
+    what = "does not exist; make it first" if not out.parent.is_dir() else "cannot be written to; name another file"
+    if out.is_dir():
+        raise NnfaceError(f"cannot write {out}: it is a folder; name a file")
+    raise NnfaceError(f"cannot write {out}: the folder {out.parent} {what}")

@@ -294,6 +294,8 @@ def _quantized(
     proto = onnx.load(source, load_external_data=False)
     fixed = _kept_in_float(proto.graph)
     weighted = [node.name for node in proto.graph.node if node.op_type in _WEIGHTED]
+    if not set(weighted) - fixed:
+        raise UsageError(f"{source} has no layer between its first and its last ones, so int8 would change nothing")
     tried: dict[str, float] = {}
     best: tuple[float, str, Any, onnx.ModelProto] | None = None
     for method in methods:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "nnface"
 MODULES = sorted(module.name for module in pkgutil.walk_packages(nnface.__path__, "nnface."))
 
-TORCH_SIDE = ("nnface.models", "nnface.training", "nnface.export", "nnface.runtime.torch")
-"""What may import torch, but for the two that list the recipes."""
+TORCH_SIDE = ("nnface.models", "nnface.training", "nnface.export", "nnface.runtime.torch", "nnface.runtime.openvino")
+"""What may import torch or a runtime of an extra, but for the two that list the recipes."""
 SMALL = [
     name
     for name in MODULES
@@ -35,14 +35,20 @@ ABSENT = [
     "gdown",
     "jinja2",
     "matplotlib",
+    "ncnn",
     "onnx",
     "onnxscript",
+    "openvino",
     "PIL",
+    "pnnx",
+    "pyarrow",
     "pydantic",
+    "ray",
     "safetensors",
     "scipy",
     "supervision",
     "tensorboard",
+    "tensorrt",
     "tomli_w",
     "torch",
     "torchvision",
@@ -128,10 +134,11 @@ def test_detect_models_and_recipes_work_in_the_small_wheel(tmp_path: Path) -> No
         (["import", "ultra-light", "weights.pth", "--out", "out.safetensors"], "train"),
         (["export", "weights.safetensors", "--to", "onnx"], "train"),
         (["detect", "a.png", "--model", "weights.safetensors"], "train"),
+        (["detect", "a.png", "--model", "bright.onnx", "--to", "out.parquet"], "scale"),
         (["score", "widerface", "found", "--truth", "truth"], "eval"),
         (["evaluate", "widerface", "--model", "bright.onnx", "--data", ".", "--save", "report"], "eval"),
     ],
-    ids=["train", "import", "export", "detect", "score", "report"],
+    ids=["train", "import", "export", "detect", "parquet", "score", "report"],
 )
 def test_a_command_names_the_extra_that_it_lacks(tmp_path: Path, arguments: list[str], extra: str) -> None:
     bright_detector(tmp_path / "bright.onnx")

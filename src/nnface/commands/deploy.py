@@ -25,7 +25,8 @@ FORMATS = (
     "scrfd",
 )
 METHODS = ("minmax", "percentile", "entropy")
-TARGETS = ("onnx", "tensorrt", "openvino", "ncnn")
+ENDINGS = {"onnx": ".onnx", "tensorrt": ".engine", "openvino": ".xml", "ncnn": ".ncnn.param"}
+"""What can be exported to, and how the files end."""
 
 
 @click.command("import")
@@ -78,22 +79,22 @@ def _fixed(ctx: click.Context, param: click.Parameter, value: str) -> int | None
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="What to write.")
+@click.option("--to", "target", required=True, type=click.Choice(list(ENDINGS)), help="What to write.")
 @click.option("--out", type=click.Path(), help="The file to write; by default MODEL's stem, beside it.")
 @click.option("--force", is_flag=True, help="Overwrite the file of the default name.")
-@click.option("--size", metavar="WxH", callback=_shape, help="onnx: fix the input to this width and height.")
+@click.option("--size", metavar="WxH", callback=_shape, help="onnx: fix the input to this; tensorrt: the largest.")
 @click.option(
     "--batch",
     metavar="N|dynamic",
     callback=_fixed,
     default="dynamic",
     show_default=True,
-    help="onnx: its pictures.",
+    help="onnx: pictures that it is fixed to; tensorrt: the most at once.  [tensorrt: 8]",
 )
 @click.option("--opset", type=click.IntRange(13, 20), help="onnx: of its operators.  [default: 17]")
 @click.option("--with-nms", is_flag=True, help="onnx: detections come out, selected, for use without nnface.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="The cut of --with-nms.  [default: the model's own]")
-@click.option("--precision", type=click.Choice(["fp16", "int8"]), help="onnx: smaller numbers, and what they cost.")
+@click.option("--precision", type=click.Choice(["fp16", "int8"]), help="Smaller numbers; onnx: and what they cost.")
 @click.option(
     "--calibrate", metavar="PHOTOS|NAME:PATH", help="Pictures for int8: a folder, or a data set's for training."
 )
@@ -113,20 +114,22 @@ def export(
     """Turn MODEL, a file or a name of the zoo, into what runs elsewhere, checked before it gets its name.
 
     A .safetensors file becomes ONNX; an ONNX file of ours takes --precision, --with-nms, --size and --batch. The report
-    of --precision is printed, and written as JSON beside the file.
+    of --precision is printed, and written as JSON beside the file. From either, TensorRT, OpenVINO and ncnn get files of
+    their own; int8 is what an ONNX file has that was exported with --precision int8.
     """
-    if target != "onnx":
-        raise UsageError(f"nnface cannot export to {target} yet; --to onnx is there")
     source = resolve(model)
     if out is None:
         # What comes from the zoo goes into the working folder.
         beside = Path(model) if source == Path(model) else Path(source.name)
         middle = "".join(part for part in (f".{precision}" if precision else "", ".nms" if with_nms else ""))
-        out = str(beside.with_suffix(f"{middle}.onnx"))
+        out = str(beside.with_suffix(middle + ENDINGS[target]))
         if Path(out).exists() and Path(out).samefile(source):
             raise UsageError(f"{out} is ONNX already; name another file for --out")
         if Path(out).exists() and not force:
             raise UsageError(f"{out} is there already and was left as it is; --force overwrites it")
+    if target != "onnx":
+        _for_runtime(target, source, out, precision=precision, with_nms=with_nms, **options)
+        return
     with _export_extra(source):
         from nnface.export.pipeline import build
 
@@ -139,6 +142,38 @@ def export(
             table.show()
         for warning in quantize.warnings(report):
             say(f"warning: {warning}")
+
+
+def _for_runtime(target: str, source: Path, out: str, **options: Any) -> None:
+    """Export for a runtime that has files of its own."""
+    taken = ("precision", "size", "batch") if target == "tensorrt" else ()
+    for name, value in options.items():
+        if name not in taken and value not in (None, False):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} is for --to onnx; export with it to ONNX first, and then that file --to {target}"
+            )
+    said = "equal to ONNX Runtime"
+    try:
+        if target == "openvino":
+            from nnface.export import openvino
+
+            spec = openvino.export(source, out)
+        elif target == "ncnn":
+            from nnface.export import ncnn
+
+            spec = ncnn.export(source, out)
+        else:
+            from nnface.export import tensorrt
+
+            chosen = {name: options[name] for name in taken if options[name] is not None}
+            spec, built = tensorrt.export(source, out, **chosen)
+            layers = ", ".join(f"{count} in {name}" for name, count in built.layers.items())
+            said = f"{built.gpu}, TensorRT {built.tensorrt}, layers {layers}, {said}"
+    except ImportError as error:
+        extra = "train" if error.name in ("torch", "safetensors") else target
+        raise DependencyError(f"exporting to {target} needs {error.name}: pip install 'nnface[{extra}]'") from error
+    click.echo(f"{out}: {spec.architecture}, {said}")
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nnface.errors import DependencyError, UsageError
-from nnface.header import is_safetensors
+from nnface.errors import DependencyError, DeviceError, UsageError
+from nnface.header import kind_of
 from nnface.spec import Spec
 
 
@@ -32,25 +32,51 @@ class Runner(Protocol):
 
 
 def open_model(path: str | Path, device: str = "cpu", threads: int | None = None) -> Runner:
-    """Open a model file in the runtime that fits its content: ONNX Runtime, or torch for our safetensors.
+    """Open a model file in the runtime that fits its content and the device.
 
     Args:
-        path: of an ONNX file that carries a Spec, or of a safetensors file that ``nnface train`` wrote.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or, for ONNX, ``tensorrt``; what is not there is an error.
+        path: of an ONNX file that carries a Spec, a safetensors file that ``nnface train`` wrote, or what
+            ``nnface export --to openvino`` or ``--to tensorrt`` wrote.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; for ONNX also ``tensorrt``, by ONNX Runtime, and ``openvino``,
+            ``openvino:GPU`` or ``openvino:NPU``. A TensorRT engine runs on ``tensorrt`` alone, and OpenVINO's files by
+            OpenVINO alone, ``cpu`` included. What is not there is an error.
         threads: of the network; None: the physical cores that this process may use.
 
     Raises:
         ModelFileError: not there, foreign, damaged, or not what its Spec says.
         UsageError: less than one thread.
-        DeviceError: the device is not there.
-        DependencyError: a safetensors file, and torch is not installed.
+        DeviceError: the device is not there, or not one for such a file.
+        DependencyError: the runtime of such a file is not installed.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; it must be at least 1")
-    if not is_safetensors(path):
-        from nnface.runtime.onnx import OnnxRunner
+    kind = kind_of(path)
+    if kind == "tensorrt":
+        from nnface.runtime.tensorrt import TensorrtRunner
 
-        return OnnxRunner(path, device, threads)
+        return TensorrtRunner(path, device)
+    if kind == "safetensors":
+        return _in_torch(path, device, threads)
+    if kind == "openvino" or device.split(":")[0] == "openvino":
+        return _in_openvino(path, device, threads)
+    from nnface.runtime.onnx import OnnxRunner
+
+    return OnnxRunner(path, device, threads)
+
+
+def _in_openvino(path: str | Path, device: str, threads: int | None) -> Runner:
+    if device != "cpu" and device.split(":")[0] != "openvino":
+        raise DeviceError(f"{path} is OpenVINO's and does not run on {device}; use --device openvino")
+    try:
+        from nnface.runtime.openvino import OpenvinoRunner
+    except ImportError as error:
+        raise DependencyError(f"{path} on {device} needs OpenVINO: pip install 'nnface[openvino]'") from error
+    return OpenvinoRunner(path, "openvino" if device == "cpu" else device, threads)
+
+
+def _in_torch(path: str | Path, device: str, threads: int | None) -> Runner:
+    if device.split(":")[0] in ("openvino", "tensorrt"):
+        raise DeviceError(f"{path} holds weights for torch; nnface export it to ONNX, which {device} takes")
     try:
         import torch
 

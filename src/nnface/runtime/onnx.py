@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nnface.errors import DeviceError, ModelFileError
 from nnface.header import read_content, read_header
-from nnface.spec import Spec
+from nnface.runtime.promise import check_outputs, expected_outputs, in_parts, refuse_selected
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
@@ -42,12 +42,8 @@ class OnnxRunner:
         kind, self.spec = read_header(memoryview(content), str(path))
         if kind != "onnx":
             raise ModelFileError(f"{path} is a {kind} file; ONNX Runtime needs ONNX, which nnface export writes")
-        if self.spec.detection is not None and self.spec.detection.selected:
-            raise ModelFileError(
-                f"{path} has non-maximum suppression inside, for use without nnface; open the file that was exported "
-                "without --with-nms"
-            )
-        self._outputs = _expected_outputs(self.spec)
+        refuse_selected(self.spec, path)
+        self._outputs = expected_outputs(self.spec)
         self.batch: int | None = None
         """The batch that the file is fixed to; :meth:`run` takes any, in parts of it."""
         options = onnxruntime.SessionOptions()
@@ -77,7 +73,7 @@ class OnnxRunner:
             MemoryError: the input is too large for this machine.
         """
         if self.batch is not None and len(batch) != self.batch:
-            return self._in_parts(batch, self.batch)
+            return in_parts(self.run, batch, self.batch, fill=True)
         try:
             arrays = self._session.run(list(self._outputs), {"input": batch})
         except Exception as error:
@@ -87,21 +83,8 @@ class OnnxRunner:
                 f"{self.path} failed on an input of shape {batch.shape}: {_sentence(error)}"
             ) from error
         outputs = dict(zip(self._outputs, arrays, strict=True))
-        for name, tail in self._outputs.items():
-            shape = outputs[name].shape
-            fits = len(shape) == len(tail) + 1 and shape[0] == len(batch)
-            if not fits or any(want not in (None, got) for want, got in zip(tail, shape[1:], strict=True)):
-                raise ModelFileError(f"{self.path} is not what it says: its output {name} has shape {tuple(shape)}")
+        check_outputs(outputs, self._outputs, len(batch), self.path)
         return outputs
-
-    def _in_parts(self, batch: NDArray[np.float32], size: int) -> dict[str, NDArray[np.float32]]:
-        """A file of fixed batch on another one; the last part is filled up with its last picture."""
-        parts = []
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), 0)])
-            parts.append({name: values[: len(part)] for name, values in self.run(filled).items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
 
     def _check_signature(self) -> None:
         """The session's inputs and outputs against the Spec, so that a lie is found before the first picture."""
@@ -150,7 +133,7 @@ def physical_cores() -> int:
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     match = re.fullmatch(r"(cpu|cuda|tensorrt)(?::(\d{1,3}))?", device)
     if match is None or (match[1] == "cpu" and match[2] is not None):
-        raise DeviceError(f"device {device!r} is not known; ONNX files run on cpu, cuda, cuda:N or tensorrt")
+        raise DeviceError(f"device {device!r} is not known; ONNX files run on cpu, cuda, cuda:N, tensorrt or openvino")
     provider = _PROVIDERS[match[1]]
     if provider not in onnxruntime.get_available_providers():
         both = all(_installed(name) for name in ("onnxruntime", "onnxruntime-gpu"))
@@ -176,17 +159,6 @@ def _installed(distribution: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _expected_outputs(spec: Spec) -> dict[str, tuple[int | None, ...]]:
-    """For each output its axes after the first; None is any length."""
-    if spec.detection is not None:
-        outputs: dict[str, tuple[int | None, ...]] = {"scores": (None,), "boxes": (None, 4)}
-        return outputs | ({"landmarks": (None, 10)} if spec.detection.landmarks else {})
-    if spec.classification is not None:
-        return {name: (len(labels),) for name, labels in spec.classification.heads.items()}
-    assert spec.segmentation is not None  # a Spec has the part of its task
-    return {"logits": (len(spec.segmentation.labels), None, None)}
 
 
 def _sentence(error: Exception) -> str:

@@ -52,5 +52,5 @@ examples/browser/node_modules/.package-lock.json: examples/browser/package-lock.
 	@touch $@
 
 .venv/.full: .venv/.made pyproject.toml constraints.txt
-	$(INSTALL) -e '.[data,dev,tensorboard,train]'
+	$(INSTALL) -e '.[data,dev,ncnn,openvino,scale,tensorboard,train]'
 	@touch .venv/.small $@

@@ -14,9 +14,9 @@ import cv2
 from nnface import draw
 from nnface.commands import output
 from nnface.commands.options import detecting, running, writing
+from nnface.commands.parquet import Parquet, run, to_parquet
 from nnface.errors import ImageError, ModelFileError, NnfaceError
 from nnface.predict.analyzer import Analyzer
-from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import HEAD, PARTS, Segmenter
 from nnface.predict.source import Source, expand
@@ -24,6 +24,7 @@ from nnface.predict.stream import Failure, ordered, pictures, video
 from nnface.predict.video import Frame, Video, VideoWriter
 from nnface.results import Faces, part_words, words
 from nnface.runtime.onnx import physical_cores
+from nnface.scale.job import Job
 
 _CROP = "none: each picture is a face chip already."
 _PORTRAIT = "none: each picture is a portrait already."
@@ -35,6 +36,7 @@ _csv = click.option(
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @writing
+@to_parquet
 @detecting
 @running
 def detect(
@@ -42,6 +44,7 @@ def detect(
     json_file: str | None,
     draw_folder: str | None,
     force: bool,
+    parquet: Parquet | None,
     model: str,
     size: int | Literal["original"] | None,
     min_score: float | None,
@@ -59,15 +62,14 @@ def detect(
     keeps what it held (redirect `--json -` to keep the lines so far).
     """
 
-    def make(threads: int) -> Detector:
-        return Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
-
-    return _predict(paths, make, json_file, _Folders(draw_folder), force, batch, threads)
+    job = Job(task="detect", detector=model, device=device, size=size, min_score=min_score, tile=tile)
+    return _predict(paths, job, parquet, json_file, _Folders(draw_folder), force, batch, threads)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @writing
+@to_parquet
 @_csv
 @click.option("--crop", type=click.Choice(["faces", "none"]), default="faces", show_default=True, help=_CROP)
 @click.option("--model", default="attributes", show_default=True, metavar="NAME|FILE", help="The classifier.")
@@ -78,6 +80,7 @@ def classify(
     json_file: str | None,
     draw_folder: str | None,
     force: bool,
+    parquet: Parquet | None,
     csv_file: str | None,
     crop: str,
     model: str,
@@ -92,16 +95,16 @@ def classify(
     pictures that are face chips already. What is told is how people label such pictures, and it may be wrong.
     """
 
-    def make(threads: int) -> Analyzer:
-        finder = None if crop == "none" else Detector(detector, device=device, threads=threads)
-        return Analyzer(finder, Classifier(model, device=device, threads=threads), chips=crop == "none")
-
-    return _predict(output.listed(paths), make, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
+    finder = None if crop == "none" else detector
+    job = Job(task="classify", detector=finder, classifier=model, device=device)
+    folders = _Folders(draw_folder)
+    return _predict(output.listed(paths), job, parquet, json_file, folders, force, batch, threads, csv_file)
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @writing
+@to_parquet
 @_csv
 @detecting
 @click.option(
@@ -115,6 +118,7 @@ def analyze(
     json_file: str | None,
     draw_folder: str | None,
     force: bool,
+    parquet: Parquet | None,
     csv_file: str | None,
     model: str,
     size: int | Literal["original"] | None,
@@ -133,12 +137,17 @@ def analyze(
     pictures, and it may be wrong.
     """
 
-    def make(threads: int) -> Analyzer:
-        finder = Detector(model, device=device, threads=threads, size=size, min_score=min_score, tile=tile)
-        teller = Classifier(classifier, device=device, threads=threads)
-        return Analyzer(finder, teller, Segmenter(parser, device=device, threads=threads) if parts else None)
-
-    return _predict(paths, make, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
+    job = Job(
+        task="analyze",
+        detector=model,
+        classifier=classifier,
+        segmenter=parser if parts else None,
+        device=device,
+        size=size,
+        min_score=min_score,
+        tile=tile,
+    )
+    return _predict(paths, job, parquet, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
 
 
 def _parts(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -153,6 +162,7 @@ def _parts(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @writing
+@to_parquet
 @click.option("--labels", "labels_folder", metavar="DIR", help="Write label images here, 8-bit PNGs with a palette.")
 @click.option("--soft", "soft_folder", metavar="DIR", help="Write what --parts names, cut out with soft edges, here.")
 @click.option("--parts", callback=_parts, metavar="NAME,...", help="The parts of --soft; by default the head.")
@@ -165,6 +175,7 @@ def segment(
     json_file: str | None,
     draw_folder: str | None,
     force: bool,
+    parquet: Parquet | None,
     labels_folder: str | None,
     soft_folder: str | None,
     parts: tuple[str, ...],
@@ -183,12 +194,10 @@ def segment(
     (necklace), neck, cloth; l_ is the person's left. Of a video there is one a frame, in a folder of its name.
     """
 
-    def make(threads: int) -> Analyzer:
-        finder = None if crop == "none" else Detector(detector, device=device, threads=threads)
-        return Analyzer(finder, None, Segmenter(model, device=device, threads=threads), chips=crop == "none")
-
+    finder = None if crop == "none" else detector
+    job = Job(task="segment", detector=finder, segmenter=model, device=device)
     folders = _Folders(draw_folder, labels_folder, soft_folder, parts)
-    return _predict(paths, make, json_file, folders, force, batch, threads)
+    return _predict(paths, job, parquet, json_file, folders, force, batch, threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +256,8 @@ def _segmenter(detector: Detector | Analyzer) -> Segmenter:
 
 def _predict(
     paths: Sequence[str],
-    make: Callable[[int], Detector | Analyzer],
+    job: Job,
+    parquet: Parquet | None,
     json_file: str | None,
     folders: _Folders,
     force: bool,
@@ -255,7 +265,9 @@ def _predict(
     threads: int | None,
     csv_file: str | None = None,
 ) -> int:
-    """Run what ``make`` opens with so many threads over all sources, and write what was asked for."""
+    """Run the job over all sources, and write what was asked for."""
+    if parquet is not None:
+        return run(job, paths, parquet, batch, threads)
     terminal = sys.stdout.isatty()
     sources, problems = expand(paths)
     for problem in problems:
@@ -268,7 +280,7 @@ def _predict(
         one = len(sources) == 1 and sources[0].kind == "picture"
         if not one:
             cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
-        detector = make(workers if one else 1)
+        detector = job.open(workers if one else 1)
         for folder in filter(None, (folders.drawn, folders.labels, folders.soft)):
             output.make_folder(folder)  # before the work, which would be in vain
         automatic = terminal and json_file is None and csv_file is None

@@ -70,7 +70,7 @@ class Detector:
 
         Args:
             model: a file, a name of the zoo, or a runner (a module in training, say), which has its own device.
-            device: ``cpu``, ``cuda``, ``cuda:N`` or ``tensorrt``.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``tensorrt`` or ``openvino``; see :func:`nnface.runtime.open_model`.
             threads: of the network; None: the physical cores that this process may use.
             size: the long side, in pixels, that the network sees; small pictures are enlarged to it. ``original``:
                 pictures as they are. None: what the network was made for.
@@ -108,6 +108,11 @@ class Detector:
         self._mean = tuple(np.float32(value) for value in plan.mean)
         self._scale = tuple(np.float32(1 / value) for value in plan.std)
 
+    @property
+    def needed_side(self) -> int | None:
+        """The long side below which a picture must not be reduced; None where it must not be reduced at all."""
+        return self.size if self.spec.input.fit == "letterbox" else None
+
     def __call__(self, image: ImageLike | Picture, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
         """The faces of one picture, best first.
 
@@ -144,14 +149,14 @@ class Detector:
 
     def prepare(self, image: ImageLike | Picture, color: Literal["bgr", "rgb"] = "bgr") -> Prepared:
         """The first stage: read, scale, pad and normalise. Safe in many threads at once; errors as :meth:`__call__`."""
-        picture = _picture(image, color, self._needed_side())
+        picture = _picture(image, color, self.needed_side)
         pixels = picture.pixels
         factor, left, top = picture.factor, picture.left, picture.top
         plan = self.spec.input
         if plan.fit == "letterbox" and plan.scaling == "exact" and self.size is not None:
             # Bilinear sampling skips pixels below a half; whole blocks of pixels are averaged first, as a JPEG's
             # reduced decoding does.
-            blocks = _blocks(max(pixels.shape[:2]), self._needed_side() or 0)
+            blocks = _blocks(max(pixels.shape[:2]), self.needed_side or 0)
             if blocks > 1 and min(pixels.shape[:2]) >= blocks:
                 height, width = (side // blocks for side in pixels.shape[:2])
                 whole = pixels[: height * blocks, : width * blocks]
@@ -246,11 +251,6 @@ class Detector:
         if isinstance(size, int) and not 16 <= size <= 16384:
             raise UsageError(f"size is {size}; it must lie between 16 and 16384 pixels, or be 'original'")
         return plan.size if size is None else None if isinstance(size, str) else size
-
-    def _needed_side(self) -> int | None:
-        """The long side below which a picture must not be reduced; None where it must not be reduced at all."""
-        plan = self.spec.input
-        return self.size if plan.fit == "letterbox" else None
 
     def _place(self, width: int, height: int) -> Letterbox:
         plan = self.spec.input

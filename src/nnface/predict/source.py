@@ -33,25 +33,27 @@ def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
     Returns:
         the sources, and a sentence for each folder that holds no picture or cannot be read.
     """
-    sources: list[Source] = []
     problems: list[str] = []
+    return list(each(paths, problems)), problems
+
+
+def each(paths: Iterable[str], problems: list[str]) -> Iterator[Source]:
+    """As :func:`expand`, one at a time, for lists that are long; ``problems`` gets its sentences."""
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - "a//b" and "./a" stay as typed
-            before = len(problems)
-            found = [
-                Source(path=os.path.join(path, inside), inside=inside, kind="picture", named=False)  # noqa: PTH118
-                for inside in _walk(path, "", problems)
-            ]
-            sources += found
-            if not found and len(problems) == before:
+            before, count = len(problems), 0
+            for inside in _walk(path, "", problems):
+                count += 1
+                place = os.path.join(path, inside)  # noqa: PTH118
+                yield Source(path=place, inside=inside, kind="picture", named=False)
+            if not count and len(problems) == before:
                 problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
         elif path.startswith("camera:") and path[7:].isdecimal():
-            sources.append(Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True))
+            yield Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True)
         else:
             file = PurePath(path)
             kind: Literal["picture", "video"] = "video" if file.suffix.lower() in VIDEOS else "picture"
-            sources.append(Source(path=path, inside=file.name, kind=kind, named=True))
-    return sources, problems
+            yield Source(path=path, inside=file.name, kind=kind, named=True)
 
 
 def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import cv2
 
 from nnface.errors import ImageError, UsageError
-from nnface.image import Pixels, read
+from nnface.image import Pixels, decode, load
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.chips import check_chip
 from nnface.predict.detector import Detector, Prepared
@@ -62,7 +62,12 @@ def ordered(
 
 
 def pictures(
-    detector: Detector | Analyzer, paths: Iterable[str], *, workers: int | None = None, batch: int | None = None
+    detector: Detector | Analyzer,
+    paths: Iterable[str],
+    *,
+    workers: int | None = None,
+    batch: int | None = None,
+    load: Callable[[str], bytes] = load,
 ) -> Generator[Faces | Failure, None, None]:
     """The faces of each picture file, in order.
 
@@ -74,15 +79,20 @@ def pictures(
         batch: pictures that a worker takes at a time; those of one shape go through the network together. By default
             1 on a CPU, where more are no quicker and need more memory, and 16 elsewhere; 8 where faces are classified
             alone, which is quicker for many at once.
+        load: gives a file's bytes by its path; by default from this machine's disk. Raises ImageError as
+            :func:`nnface.image.load`, and is called in the threads.
 
     Yields:
         for each path its :class:`Faces`, or a :class:`Failure` for a file that cannot be read.
     """
     classified = isinstance(detector, Analyzer) and detector.segmenter is None
-    batch = batch or (16 if detector.runner.device != "cpu" else 8 if classified else 1)
+    on_cpu = detector.runner.device in ("cpu", "openvino")
+    batch = batch or (16 if not on_cpu else 8 if classified else 1)
 
     def work(group: list[str]) -> list[Faces | Failure]:
-        return _analyze_files(detector, group) if isinstance(detector, Analyzer) else _detect_files(detector, group)
+        if isinstance(detector, Analyzer):
+            return _analyze_files(detector, group, load)
+        return _detect_files(detector, group, load)
 
     # Names and faces take no room, so that a huge PNG in front may be overtaken by many; label images do.
     ahead = 4 if isinstance(detector, Analyzer) and detector.segmenter is not None else 64
@@ -101,16 +111,17 @@ def video(
     return ordered(lambda frame: (frame, detector(frame.image)), clip, workers or physical_cores())
 
 
-def _detect_files(detector: Detector, paths: list[str]) -> list[Faces | Failure]:
+def _detect_files(detector: Detector, paths: list[str], load: Callable[[str], bytes]) -> list[Faces | Failure]:
     """The faces of a few picture files; those whose inputs have one shape go through the network as one batch."""
     results: list[Faces | Failure] = []
     waiting: list[tuple[int, Prepared]] = []
     for path in paths:
         try:
             if detector.tile is not None:  # a picture of many inputs
-                results.append(detector(path))
+                results.append(detector(decode(load(path), path)))
                 continue
-            waiting.append((len(results), detector.prepare(path)))
+            picture = decode(load(path), path, detector.needed_side)
+            waiting.append((len(results), detector.prepare(picture)))
             results.append(_UNREAD)
         except ImageError as error:
             results.append(Failure(str(error)))
@@ -131,13 +142,13 @@ def _too_large(path: str) -> Failure:
     return Failure(f"{path} needs more memory than there is; a smaller --size, --batch or --threads needs less")
 
 
-def _analyze_files(analyzer: Analyzer, paths: list[str]) -> list[Faces | Failure]:
+def _analyze_files(analyzer: Analyzer, paths: list[str], load: Callable[[str], bytes]) -> list[Faces | Failure]:
     """The faces of a few picture files with attributes or parts; all faces share the batches of what tells of them."""
     results: list[Faces | Failure] = []
     waiting: list[tuple[int, Pixels]] = []
     for path in paths:
         try:
-            pixels = read(path)
+            pixels = decode(load(path), path).pixels
             if analyzer.detector is None:
                 check_chip(pixels)
             waiting.append((len(results), pixels))

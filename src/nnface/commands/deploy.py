@@ -114,8 +114,8 @@ def export(
     """Turn MODEL, a file or a name of the zoo, into what runs elsewhere, checked before it gets its name.
 
     A .safetensors file becomes ONNX; an ONNX file of ours takes --precision, --with-nms, --size and --batch. The report
-    of --precision is printed, and written as JSON beside the file. From either, TensorRT, OpenVINO and ncnn get files of
-    their own; int8 is what an ONNX file has that was exported with --precision int8.
+    of --precision is printed, and written as JSON beside the file. From either, TensorRT, OpenVINO and ncnn get files
+    of their own; for INT8 in TensorRT, give it the ONNX file that --precision int8 made.
     """
     source = resolve(model)
     if out is None:

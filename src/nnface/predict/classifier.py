@@ -44,7 +44,7 @@ class Classifier:
 
         Args:
             model: a file, a name of the zoo, or a runner (a module in training, say), which has its own device.
-            device: ``cpu``, ``cuda``, ``cuda:N`` or ``tensorrt``.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``tensorrt`` or ``openvino``; see :func:`nnface.runtime.open_model`.
             threads: of the network; None: the physical cores that this process may use.
             batch: the most chips that go through the network together.
 

@@ -202,8 +202,17 @@ def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, sa
     assert run("--to", "onnx", "--force") == (0, "")
     assert run("--to", "onnx", "--out", str(tmp_path / "b.onnx")) == (0, "")
     assert out.read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    code, words = run("--to", "ncnn")
-    assert code == 2 and "cannot export to ncnn yet" in words
+    for options, words in {
+        ("--size", "640"): "not a width and a height",
+        ("--size", "640x480"): "has a fixed input of 320 x 240",
+        ("--batch", "many"): "neither 'dynamic' nor a number",
+        ("--min-score", "0.5"): "--min-score is the cut of --with-nms",
+    }.items():
+        code, said = run("--to", "onnx", "--out", str(tmp_path / "c.onnx"), *options)
+        assert code == 2 and words in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "c.onnx").exists()
+    assert run("--to", "onnx", "--with-nms", "--batch", "2") == (0, "")
+    assert opened(tmp_path / "a.nms.onnx").get_inputs()[0].shape == [2, 3, 240, 320]
 
 
 def test_a_parser_gives_logits_alone_and_the_spec_counts_them(tmp_path, saved):

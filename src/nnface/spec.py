@@ -24,7 +24,6 @@ Task = Literal["detect", "classify", "segment"]
 Color = Literal["bgr", "rgb"]
 Fit = Literal["letterbox", "stretch"]
 Scaling = Literal["exact", "plain"]
-Scaling = Literal["exact", "plain"]
 Coding = Literal["ssd", "distance"]
 
 FAIRFACE_HEADS: Mapping[str, tuple[str, ...]] = {
@@ -71,9 +70,6 @@ class InputSpec:
     """Free sides are padded on the right and below to a multiple of this."""
     fit: Fit = "letterbox"
     """letterbox keeps the aspect ratio and pads with ``mean``; stretch squashes to width x height (Ultra-Light)."""
-    scaling: Scaling = "exact"
-    """How letterbox makes a picture smaller or larger. exact: by one factor, in float32, whole blocks of pixels averaged
-    first where it shrinks by more than half. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD)."""
     scaling: Scaling = "exact"
     """How letterbox makes a picture smaller or larger. exact: by one factor, in float32, whole blocks of pixels averaged
     first where it shrinks by more than half. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD)."""
@@ -250,7 +246,6 @@ class _Reader:
             height=fixed["height"],
             multiple=self.integer(fields.get("multiple", 32), "input.multiple", 1, 1024),
             fit=fit,
-            scaling=self.choice({"scaling": "exact", **fields}, "scaling", get_args(Scaling)),
             scaling=self.choice({"scaling": "exact", **fields}, "scaling", get_args(Scaling)),
             color=self.choice({"color": "bgr", **fields}, "color", get_args(Color)),
             mean=(mean[0], mean[1], mean[2]),

@@ -16,10 +16,12 @@ from nnface.datasets import celebamask as data
 from nnface.datasets.samples import split
 from nnface.errors import RecipeError
 from nnface.header import read_spec
+from nnface.models.create import create
 from nnface.predict.segmenter import Segmenter
 from nnface.spec import CELEBAMASK_LABELS
 from nnface.training import recipe
 from nnface.training.augment.segmentation import IGNORED, mirror_table, vary
+from nnface.training.initial import backbone
 from nnface.training.losses.segmentation import cross_entropy, dice
 from nnface.training.recipe import PortraitAugment
 from nnface.training.segmentation import SegmentationTask
@@ -250,6 +252,23 @@ def test_auxiliary_outputs_count_in_training_only(root, mined):
     batch = next(iter(task.batches(0, 0, 1)))
     losses = task.loss(task.model().train(), batch, task.counts(batch))
     assert losses.keys() == {"cross_entropy", "dice", "auxiliary"}
+
+
+@pytest.mark.parametrize("architecture", ["bisenet-resnet18", "classifier-resnet18"])
+def test_an_imagenet_backbone_is_where_a_training_starts(architecture, root, tmp_path):
+    torch.manual_seed(5)
+    published = {**create("classifier-resnet18").state_dict(), "fc.weight": torch.zeros(1000, 512)}
+    torch.save(published, tmp_path / "resnet18.pth")
+    tensors, origin = backbone(recipe.Model(architecture=architecture, backbone=tmp_path / "resnet18.pth"))
+    assert "resnet18.pth" in origin["backbone"]
+    network = create(architecture)
+    unknown = network.load_state_dict(tensors, strict=False)
+    assert not unknown.unexpected_keys
+    place = "cp.resnet." if architecture.startswith("bisenet") else ""
+    state = network.state_dict()
+    for name, tensor in published.items():
+        if not name.startswith("fc."):
+            torch.testing.assert_close(state[place + name], tensor)
 
 
 def test_impossible_recipes(root):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from nnface.errors import ModelFileError, UsageError
 from nnface.header import is_safetensors
+from nnface.models.mobilenet import MobileNetV2
+from nnface.models.resnet import ResNet
 
 MAX_BYTES = 1 << 30
 """The largest checkpoint that is read: RetinaFace with ResNet-152 and an optimiser's state has half of it."""
@@ -56,18 +58,16 @@ def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
     Counters of batch norms may be missing, as in files of before 2018.
 
     Returns:
-        the tensors by their names in the network, ``body.`` first.
+        the tensors by their names in the network.
 
     Raises:
         ModelFileError: as :func:`read_tensors`, not of this body, or not finite.
         UsageError: the network has no body for a backbone.
     """
-    body = getattr(network, "body", None)
-    if not isinstance(body, nn.Module):
-        raise UsageError("model.backbone is for a network with a published backbone (RetinaFace); leave it out")
+    place, body = _body(network)
     found = _safetensors(path) if is_safetensors(path) else read_tensors(path)
     tensors = {name: tensor for name, tensor in found.items() if not name.startswith(CLASSIFIERS)}
-    expected = body.state_dict()
+    expected = {name: tensor for name, tensor in body.state_dict().items() if not name.startswith(CLASSIFIERS)}
     missing = [n for n in expected if n not in tensors and not n.endswith("num_batches_tracked")]
     extra = [n for n in tensors if n not in expected]
     wrong = [n for n in expected if n in tensors and tensors[n].shape != expected[n].shape]
@@ -76,7 +76,22 @@ def read_backbone(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
     words = "; ".join(f"{len(names)} {what} ({names[0]!r:.80})" for what, names in problems.items() if names)
     if words:
         raise ModelFileError(f"{path} is not a backbone for this network: {words}")
-    return {f"body.{name}": tensor for name, tensor in tensors.items()}
+    return {f"{place}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _body(network: nn.Module) -> tuple[str, nn.Module]:
+    """Where a network has its backbone, and the backbone; a classifier is one itself."""
+    if isinstance(network, ResNet | MobileNetV2):
+        return "", network
+    for place in ("body", "cp.resnet"):  # RetinaFace, BiSeNet
+        try:
+            return f"{place}.", network.get_submodule(place)
+        except AttributeError:
+            continue
+    raise UsageError(
+        "model.backbone is for a network with a published backbone (RetinaFace, BiSeNet, the ResNet and MobileNetV2 "
+        "classifiers); leave it out"
+    )
 
 
 def _safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import attributes as augment
 from nnface.training.detection import normalised
+from nnface.training.initial import backbone
 from nnface.training.loading import load
 from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
@@ -50,7 +51,7 @@ class AttributesTask:
         sources: Mapping[str, Sequence[AttributeSample]],
     ) -> None:
         self.recipe = recipe
-        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
+        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
         self._spec = self._make_spec()
         assert self._spec.classification is not None  # a classifier's Spec always has it
         self.heads = self._spec.classification.heads
@@ -88,7 +89,7 @@ class AttributesTask:
         """The recipe's network with random weights, or the ones that it is to start from."""
         network = create(self.recipe.model.architecture, self.recipe.model.settings)
         if self.init is not None:
-            network.load_state_dict(dict(self.init))
+            network.load_state_dict(dict(self.init), strict=False)  # a backbone is a part of it
         return network
 
     def spec(self) -> Spec:
@@ -204,7 +205,7 @@ class AttributesTask:
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
         size = recipe.augment.size
         plan = replace(spec.input, size=size, width=size, height=size)
-        return replace(spec, input=plan, provenance={"recipe": recipe.name, **recipe.provenance})
+        return replace(spec, input=plan, provenance={"recipe": recipe.name, **self._origin, **recipe.provenance})
 
 
 def _fingerprint(sources: Mapping[str, Sequence[AttributeSample]]) -> str:

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from nnface.datasets.samples import DetectionSample, split
 from nnface.errors import DataError
-from nnface.files import sha256
 from nnface.metrics import wider
-from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create, default_spec
 from nnface.predict.detector import Detector
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import detection as augment
 from nnface.training.augment.detection import CropPolicy, Labelled
+from nnface.training.initial import backbone
 from nnface.training.loading import load
 from nnface.training.matching import Target
 from nnface.training.objectives import Objective, objective
@@ -60,13 +59,9 @@ class DetectionTask:
         sources: Mapping[str, Sequence[DetectionSample]],
     ) -> None:
         self.recipe = recipe
-        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
+        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
         self._spec = self._make_spec()
         self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
-        if recipe.model.backbone is not None:
-            with torch.device("meta"):
-                network = create(recipe.model.architecture, recipe.model.settings)
-            self.init = read_backbone(recipe.model.backbone, network)
         data = recipe.data
         for name in [*data.weights, *data.portraits, *recipe.evaluation.sources]:
             if name not in sources:
@@ -175,10 +170,7 @@ class DetectionTask:
     def _make_spec(self) -> Spec:
         recipe = self.recipe
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        provenance = {"recipe": recipe.name}
-        if (backbone := recipe.model.backbone) is not None and backbone.is_file():
-            provenance["backbone"] = f"ImageNet weights {backbone.name} (sha256 {sha256(backbone)})"
-        provenance |= recipe.provenance
+        provenance = {"recipe": recipe.name, **self._origin, **recipe.provenance}
         return replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
 
 

@@ -16,12 +16,15 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from nnface.errors import ModelFileError
+from nnface.files import sha256
 from nnface.header import read_spec
 from nnface.models import file as model_file
+from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
+from nnface.training.recipe import Model
 
 TOLERANCE = 1e-3
 """The largest difference from the file's own outputs, on their own scale, that a network from ONNX may have."""
@@ -47,6 +50,23 @@ def initial_weights(path: Path, pictures: Tensor) -> tuple[Mapping[str, Tensor],
     _calibrate(network, pictures)
     _compare(path, network, spec, pictures[:1])
     return network.state_dict(), spec
+
+
+def backbone(plan: Model) -> tuple[Mapping[str, Tensor] | None, dict[str, str]]:
+    """The tensors of a recipe's ``model.backbone`` by their names in the network, and its line of provenance.
+
+    Nothing of either where the recipe names none.
+
+    Raises:
+        ModelFileError: the backbone cannot be read or is not the network's.
+        UsageError: the network has no backbone.
+    """
+    if plan.backbone is None:
+        return None, {}
+    with torch.device("meta"):
+        network = create(plan.architecture, plan.settings)
+    tensors = read_backbone(plan.backbone, network)
+    return tensors, {"backbone": f"ImageNet weights {plan.backbone.name} (sha256 {sha256(plan.backbone)})"}
 
 
 def _call_order(network: nn.Module, picture: Tensor) -> list[nn.Module]:

@@ -31,8 +31,8 @@ class Model(Part):
     settings: dict[str, Any] = {}
     """Its keyword arguments."""
     backbone: Path | None = None
-    """A published ImageNet backbone that the body of a RetinaFace starts from: a state dictionary of torchvision, or
-    biubug6's ``mobilenetV1X0.25_pretrain.tar``."""
+    """A published ImageNet backbone that the body of a RetinaFace or BiSeNet, or a ResNet or MobileNetV2 classifier,
+    starts from: a state dictionary of torchvision, or biubug6's ``mobilenetV1X0.25_pretrain.tar``."""
 
 
 class Optimizer(Part):

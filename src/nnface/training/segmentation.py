@@ -22,6 +22,7 @@ from nnface.runtime.torch import TorchRunner
 from nnface.spec import CELEBAMASK_LABELS, Spec
 from nnface.training.augment import segmentation as augment
 from nnface.training.detection import normalised
+from nnface.training.initial import backbone
 from nnface.training.loading import load
 from nnface.training.losses.segmentation import cross_entropy, dice, ohem_cross_entropy
 from nnface.training.pictures import PictureCache
@@ -49,7 +50,7 @@ class SegmentationTask:
 
     def __init__(self, recipe: SegmentationRecipe, sources: Mapping[str, Sequence[SegmentationSample]]) -> None:
         self.recipe = recipe
-        self.init: Mapping[str, Tensor] | None = None  # weights to start from instead of random ones
+        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
         self._spec = self._make_spec()
         assert self._spec.segmentation is not None  # a parser's Spec always has it
         if self._spec.segmentation.labels != CELEBAMASK_LABELS:
@@ -77,7 +78,7 @@ class SegmentationTask:
         """The recipe's network with random weights, or the ones that it is to start from."""
         network = create(self.recipe.model.architecture, self.recipe.model.settings)
         if self.init is not None:
-            network.load_state_dict(dict(self.init))
+            network.load_state_dict(dict(self.init), strict=False)  # a backbone is a part of it
         return network
 
     def spec(self) -> Spec:
@@ -225,7 +226,7 @@ class SegmentationTask:
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
         size = recipe.augment.size
         plan = replace(spec.input, size=size, width=size, height=size)
-        return replace(spec, input=plan, provenance={"recipe": recipe.name, **recipe.provenance})
+        return replace(spec, input=plan, provenance={"recipe": recipe.name, **self._origin, **recipe.provenance})
 
 
 def _on_grid(logits: Tensor, labels: Tensor) -> Tensor:

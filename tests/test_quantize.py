@@ -119,6 +119,21 @@ def test_fp16_agrees_and_keeps_its_inputs_and_outputs(photographs, tmp_path):
     assert len(halves) > 20 and out.stat().st_size < 0.6 * resolve("fast").stat().st_size
 
 
+def test_a_network_that_leaves_the_range_of_fp16_is_refused(tmp_path):
+    proto = onnx.load(resolve("attributes"))
+    first = next(node for node in proto.graph.node if node.op_type == "Conv")
+    last = next(node for node in proto.graph.node if node.op_type == "Gemm")
+    for name, factor in ((first.input[1], 1e6), (first.input[2], 1e6), (last.input[1], 1e-6)):
+        tensor = next(t for t in proto.graph.initializer if t.name == name)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), name))
+    onnx.save(proto, tmp_path / "a.onnx")
+    with pytest.raises(NnfaceError, match=r"cannot write .* in fp16 its"):
+        build(tmp_path / "a.onnx", tmp_path / "b.onnx", precision="fp16")
+    assert not (tmp_path / "b.onnx").exists()
+    spec, report = build(resolve("attributes"), tmp_path / "c.onnx", precision="fp16")
+    assert report.comparison.before == {} and report.precision == spec.provenance["precision"] == "fp16"
+
+
 def test_a_classifier_is_calibrated_on_faces_that_the_bundled_detector_finds(photographs, tmp_path):
     out = tmp_path / "a.onnx"
     _, report = build(

@@ -9,6 +9,7 @@ hasten, and the last give what people see. What the quantizer and its calibrator
 import io
 import json
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,8 @@ OPERATORS = ("Conv", "Gemm", "MatMul", "Relu", "LeakyRelu", "Add", "Mul", "Conca
 """What is quantized; shapes, decoding and softmax stay as they are."""
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_HALF_TOLERANCE = 0.03
+"""Largest difference of a score, or of another output over its largest one."""
 _ROUNDS = 30
 _RANKED_ON = 4
 
@@ -151,9 +154,12 @@ def convert(
         material = agreement.drawn(spec.task, spec, calibrate, pictures, detector)
     shown, held = _split(material)
     with tempfile.TemporaryDirectory() as folder:
+        if samples is not None:
+            say(f"measuring the float model on {len(samples)} labelled pictures")
         judge = _Judge(before, held, samples, evaluate, Path(folder))
         if precision == "fp16":
             choice = _Choice(_half(source), "", (), {}, None)
+            _require_like(before, judge.runner(choice.proto), str(out))
         else:
             inputs = [_input(before, item) for item in shown]
             methods = list(METHODS) if method is None else [method]
@@ -418,6 +424,26 @@ def _half(source: str | Path) -> onnx.ModelProto:
     return _sorted(convert_float_to_float16(onnx.load(source, load_external_data=False), keep_io_types=True))
 
 
+def _require_like(before: OnnxRunner, after: OnnxRunner, out: str) -> None:
+    """Whether fp16 gives what float32 gives on random pixels; a network whose values leave fp16's range does not.
+
+    Raises:
+        NnfaceError: it does not.
+    """
+    plan = before.spec.input
+    shape = (before.batch or 1, 3, plan.height or 128, plan.width or 160)
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    found = after.run(images)
+    for name, values in before.run(images).items():
+        scale = 1.0 if name == "scores" else max(1.0, float(np.abs(values).max(initial=0)))
+        difference = float(np.abs(found[name] - values).max(initial=0)) / scale
+        if not difference <= _HALF_TOLERANCE:
+            raise NnfaceError(
+                f"cannot write {out}: in fp16 its {name} differ from float32's by {difference:.2g}, so this network "
+                "needs more than fp16 holds; take int8 or float32"
+            )
+
+
 def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Each node after those whose outputs it takes, as ONNX wants it."""
     ONNXModel(proto).topological_sort()
@@ -458,12 +484,13 @@ def _speed(
 def _described(spec: Spec, report: Report, source: str | Path, calibrate: str | None) -> Spec:
     """The Spec of the new file: its own figures, and the float model's under ``float32/``."""
     figures = {f"float32/{name}": value for name, value in spec.figures.items()}
-    for kind, comparison in (("labels", report.comparison), ("agreement", report.agreement)):
+    for comparison in (report.comparison, report.agreement):
         if comparison is not None:
-            name = kind if comparison.labelled else "agreement"
-            figures |= {f"{report.precision}/{name}/{key}": value for key, value in comparison.after.items()}
-            if comparison.labelled:
-                figures |= {f"{report.precision}/before/{key}": value for key, value in comparison.before.items()}
+            parts = {"labels": comparison.after, "before": comparison.before}
+            if not comparison.labelled:
+                parts = {"agreement": comparison.after}
+            for part, values in parts.items():
+                figures |= {f"{report.precision}/{part}/{k}": v for k, v in values.items() if math.isfinite(v)}
     figures[f"{report.precision}/times_as_fast"] = report.faster
     how = f"{report.precision}; inputs and outputs float32"
     if report.precision == "int8":

@@ -1,7 +1,7 @@
 """ONNX Runtime beside OpenVINO on this CPU: python benchmarks/runtimes.py [MODEL ...]
 
-One thread each, in turn, and the CPU time that the process takes for a batch, so that other work on the machine disturbs
-little. For detectors one picture of 4:3 at the size that they were made for, for others eight chips.
+One thread each, in turn, and the CPU time that the process takes for a batch, so that other work on the machine
+disturbs little. For detectors one picture of 4:3 at the size that they were made for, for others eight chips.
 """
 
 import sys

@@ -34,7 +34,12 @@ def running(command: F) -> F:
     for option in (
         click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads in all; by default one a core."),
         click.option("--batch", type=click.IntRange(1, 1024), help="Pictures that go through the network together."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:N, tensorrt or openvino; see docs/deployment.md."),
+        click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="cpu, cuda, cuda:N, tensorrt or openvino; see docs/deployment.md.",
+        ),
     ):
         command = option(command)
     return command

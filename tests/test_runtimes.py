@@ -63,6 +63,15 @@ def test_openvino_finds_the_same_faces(exported: Path) -> None:
 
 
 @needs_openvino
+def test_a_command_says_what_it_runs_on(tmp_path: Path) -> None:
+    photograph = EXAMPLES / "astronaut.jpg"
+    ended = nnface("detect", photograph, "--device", "openvino", "--json", "-", cwd=tmp_path)
+    assert (ended.code, ended.err, len(ended.rows[0]["faces"])) == (0, "nnface: running on openvino\n", 1)
+    ended = nnface("detect", photograph, "--json", "-", cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+
+
+@needs_openvino
 def test_openvino_tells_the_same_attributes() -> None:
     chips = [np.random.default_rng(number).integers(0, 256, (96, 96, 3), np.uint8) for number in range(3)]
     one, other = (Classifier(device=device, threads=1).batch(chips) for device in ("cpu", "openvino"))

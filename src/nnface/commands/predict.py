@@ -281,6 +281,8 @@ def _predict(
         if not one:
             cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
         detector = job.open(workers if one else 1)
+        if job.device != "cpu":
+            output.say(f"running on {job.device}")
         for folder in filter(None, (folders.drawn, folders.labels, folders.soft)):
             output.make_folder(folder)  # before the work, which would be in vain
         automatic = terminal and json_file is None and csv_file is None

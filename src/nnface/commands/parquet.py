@@ -70,6 +70,8 @@ def run(job: Job, sources: Sequence[str], parquet: Parquet, batch: int | None, t
     if not len(pictures):
         return 2
     manifest = describe(job, pictures, parquet.shard_size)
+    if job.device != "cpu":
+        output.say(f"running on {job.device}")
     with opened(parquet.folder, manifest) as out:
         if out.done:
             output.say(f"{len(out.done)} of {manifest.shards} shards are in {parquet.folder} already")

@@ -34,40 +34,42 @@ RETRIES = 3
 class Worker:
     """What an actor is: it holds the predictor and makes shards."""
 
-    def __init__(self, job: Job, shared: list[Any], manifest: Manifest, threads: int) -> None:
-        """Take what is needed; nothing is opened before the first shard, so that errors come with it.
-
-        Args:
-            shared: references to the model files (name and bytes by role; other machines need not have them) and to
-                the pictures. In a list, they are the driver's still when a worker is started again.
-            threads: of this worker.
-        """
-        self._job, self._shared, self._manifest, self._threads = job, shared, manifest, threads
+    def __init__(self, job: Job, manifest: Manifest, threads: int) -> None:
+        """Take what is small; nothing is opened before the first shard, so that errors come with it."""
+        self._job, self._manifest, self._threads = job, manifest, threads
         self._opened: tuple[Detector | Analyzer, Pictures] | None = None
 
-    def make(self, number: int, batch: int | None) -> Shard | NnfaceError:
-        """A shard, or what hinders every shard."""
+    def make(self, shared: list[Any], number: int, batch: int | None) -> Shard | NnfaceError:
+        """A shard, or what hinders every shard.
+
+        Args:
+            shared: references to the model files (bytes by name, by role; other machines need not have them) and to
+                the pictures. In a list, so that they are fetched once, not at each call.
+            number: of the shard.
+            batch: see :func:`run`.
+        """
         try:
-            predictor, pictures = self._opened = self._opened or self._open()
+            predictor, pictures = self._opened = self._opened or self._open(shared)
             names = pictures.part(*self._manifest.span(number))
             found = stream(predictor, names, workers=self._threads, batch=batch, load=pictures.reader.load)
             return encode(self._manifest.run, number, zip(names, found, strict=True))
         except NnfaceError as error:
             return error
 
-    def _open(self) -> tuple[Detector | Analyzer, Pictures]:
+    def _open(self, shared: list[Any]) -> tuple[Detector | Analyzer, Pictures]:
         import ray
 
-        models, pictures = ray.get(self._shared)
+        models, pictures = ray.get(shared)
         pictures.reader.settle()
         cv2.setNumThreads(1)
         with tempfile.TemporaryDirectory() as folder:
             files: dict[str, Any] = {}
-            for role, (name, content) in models.items():
-                path = Path(folder, role, name)
-                path.parent.mkdir()
-                path.write_bytes(content)
-                files[role] = str(path)
+            for role, contents in models.items():
+                place = Path(folder, role)
+                place.mkdir()
+                for name, content in contents.items():
+                    (place / name).write_bytes(content)
+                files[role] = str(place / next(iter(contents)))
             return replace(self._job, **files).open(1), pictures
 
 
@@ -83,7 +85,8 @@ def run(
     """Make the shards that are missing, in the order in which they become ready.
 
     Args:
-        address: of a Ray cluster, ``host:port``, ``ray://host:port`` or ``auto``; None: Ray is started here.
+        address: of a Ray cluster, ``host:port``, ``ray://host:port`` or ``auto``; None: that of
+            ``RAY_ADDRESS``, or Ray is started here.
         threads: one-threaded workers; by default one for each CPU of the cluster. On GPUs there is one worker for each
             GPU, and the threads are shared out among them.
         batch: see :func:`nnface.predict.stream.pictures`.
@@ -101,12 +104,12 @@ def run(
     ray = _connect(address, threads)
     try:
         workers, resources, own_threads = _shape(ray.cluster_resources(), job.device, threads)
-        models = {role: (resolve(m).name, read_content(resolve(m))) for role, m in job.models.items()}
+        models = {role: _contents(resolve(model)) for role, model in job.models.items()}
         shared = [ray.put(value) for value in (models, pictures)]
         actor = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **resources)(Worker)
         count = min(workers, len(output.pending))
-        pool = ray.util.ActorPool([actor.remote(job, shared, output.manifest, own_threads) for _ in range(count)])
-        for made in pool.map_unordered(lambda worker, number: worker.make.remote(number, batch), output.pending):
+        pool = ray.util.ActorPool([actor.remote(job, output.manifest, own_threads) for _ in range(count)])
+        for made in pool.map_unordered(lambda worker, n: worker.make.remote(shared, n, batch), output.pending):
             if isinstance(made, NnfaceError):
                 raise made
             output.keep(made)
@@ -122,6 +125,12 @@ def run(
         ray.shutdown()
 
 
+def _contents(model: Path) -> dict[str, bytes]:
+    """The bytes of a model file by its name; of OpenVINO's those of its weights too."""
+    paths = [model, model.with_suffix(".bin")] if model.suffix == ".xml" else [model]
+    return {path.name: read_content(path) for path in paths}
+
+
 def _connect(address: str | None, threads: int | None) -> Any:
     """Start Ray here, or join a cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of every run
@@ -131,6 +140,7 @@ def _connect(address: str | None, threads: int | None) -> Any:
     except ImportError as error:
         raise DependencyError("--engine ray needs Ray: pip install 'nnface[ray]'") from error
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         # Ray's workers are nice, by 15, and starve beside whatever else the machine does; the plain run is not.
         os.environ.setdefault("RAY_worker_niceness", "0")
@@ -157,7 +167,7 @@ def _shape(cluster: dict[str, float], device: str, threads: int | None) -> tuple
     cpus = min(threads or 1 << 20, int(cluster.get("CPU", 0)))
     if cpus < 1:
         raise DeviceError("the Ray cluster has no CPU for workers; start it with some (ray start --num-cpus)")
-    if device == "cpu":
+    if not device.startswith(("cuda", "tensorrt")):
         return cpus, {"num_cpus": 1}, 1
     gpus = int(cluster.get("GPU", 0))
     if gpus < 1:

@@ -151,7 +151,7 @@ def _opened(uri: str) -> tuple[_Store, list[str]]:
             return _Store(shown, system, path), [""]
         found = system.get_file_info(fs.FileSelector(path, recursive=True))
     except (pa.ArrowException, OSError, ValueError, ImportError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].replace(uri, shown)
         raise UsageError(f"{shown} cannot be read: {reason}") from error
     paths = (info.path[len(path) :] for info in found if info.type == fs.FileType.File)
     taken = [name for name in paths if PurePosixPath(name).suffix.lower() in image.IMAGE_SUFFIXES]

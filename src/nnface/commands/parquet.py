@@ -1,7 +1,8 @@
 """``--to OUT.parquet`` of ``detect``, ``classify``, ``segment`` and ``analyze``: its options and what they do."""
 
+import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
@@ -86,7 +87,8 @@ def run(job: Job, sources: Sequence[str], parquet: Parquet, batch: int | None, t
 
             cv2.setNumThreads(1)  # the workers take up the cores
             shards = here.run(job, pictures, out, threads=threads or physical_cores(), batch=batch)
-        with output.progress("faces", left) as advance, closing(shards):
+        # What Ray says of workers that died goes to stdout, from a thread of its own.
+        with redirect_stdout(sys.stderr), output.progress("faces", left) as advance, closing(shards):
             for shard in shards:
                 for _ in range(shard.pictures):
                     advance()

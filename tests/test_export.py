@@ -16,6 +16,7 @@ from nnface.export.onnx import export
 from nnface.header import read_spec
 from nnface.models import file
 from nnface.models.create import ARCHITECTURES, create, default_spec
+from nnface.models.halves import halved, is_halved, widened
 from nnface.models.layers import DetectionNetwork
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
@@ -331,3 +332,36 @@ def test_a_selection_that_selects_something_else_never_gets_the_name(tmp_path, s
     with pytest.raises(NnfaceError, match=r"cannot write .*b\.onnx: .* not the"):
         selection.add_selection(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert not (tmp_path / "b.onnx").exists()
+
+
+def test_weights_stored_in_halves_compute_as_before_and_come_back(tmp_path):
+    torch.manual_seed(0)
+    spec = default_spec("parser", licence="of a test")
+    file.save(tmp_path / "a.safetensors", create("parser"), spec)
+    export(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    whole = onnx.load(tmp_path / "a.onnx")
+    onnx.save(halved(onnx.load(tmp_path / "a.onnx")), tmp_path / "half.onnx")
+    onnx.checker.check_model(str(tmp_path / "half.onnx"), full_check=True)
+    assert (tmp_path / "half.onnx").stat().st_size < 0.52 * (tmp_path / "a.onnx").stat().st_size
+    inputs = np.random.default_rng(0).standard_normal((2, 3, 256, 256)).astype(np.float32)
+    found = [open_model(tmp_path / name, threads=1).run(inputs)["logits"] for name in ("a.onnx", "half.onnx")]
+    assert np.abs(found[0] - found[1]).max() < 5e-3 * np.abs(found[0]).max()
+    again = widened(onnx.load(tmp_path / "half.onnx"))
+    assert not is_halved(again) and is_halved(onnx.load(tmp_path / "half.onnx"))
+    assert [node.op_type for node in again.graph.node] == [node.op_type for node in whole.graph.node]
+    before = {t.name: onnx.numpy_helper.to_array(t) for t in whole.graph.initializer}
+    for tensor in again.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        assert values.dtype == before[tensor.name].dtype
+        if values.dtype == np.float32:
+            np.testing.assert_allclose(values, before[tensor.name], rtol=1e-3, atol=1e-7)
+    with pytest.raises(ValueError, match="beyond what 16 bits hold"):
+        halved(scaled(whole, 1e6))
+
+
+def scaled(proto, factor):
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(factor), tensor.name))
+    return proto

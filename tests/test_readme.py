@@ -36,6 +36,8 @@ NEEDS_WEIGHTS = pytest.mark.skipif(not zoo.entries(), reason="this tree has no b
 SECTIONS = [
     pytest.param(["nnface"], marks=NEEDS_WEIGHTS),  # the first screen
     pytest.param(["Find faces"], marks=NEEDS_WEIGHTS),
+    pytest.param(["Parts, colours, blurring"], marks=NEEDS_WEIGHTS),
+    pytest.param(["Perceived attributes"], marks=NEEDS_WEIGHTS),
     pytest.param(["Train", "Evaluate"]),
     pytest.param(["Import and export"]),
 ]
@@ -63,6 +65,9 @@ def place(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "examples/nasa_sts106_crew.jpg", tmp_path / "team.jpg")
     shutil.copy(ROOT / "examples/nasa_sts106_crew.jpg", tmp_path / "photos/crew.jpg")
     shutil.copy(ROOT / "examples/coffee.jpg", tmp_path / "photos/coffee.jpg")
+    (tmp_path / "chips").mkdir()
+    astronaut = cv2.imread(str(ROOT / "examples/astronaut.jpg"))
+    cv2.imwrite(str(tmp_path / "chips/astronaut.png"), astronaut[40:200, 145:305])
     data = generated.widerface(tmp_path / "data/widerface", pictures=6)
     write_truth(data / "ground_truth")
     for key, faces in PICTURES.items():

@@ -297,7 +297,7 @@ def test_the_published_recipes_train(data, tmp_path, architecture):
 
 
 def test_data_words(small, data, tmp_path):
-    done = run(small, data, tmp_path / "run", "--data", "voc:somewhere")
+    done = run(small, data, tmp_path / "run", "--data", "pascal:somewhere")
     assert done.returncode == 2
     assert "this recipe trains a detector, whose --data is widerface:PATH or coco:PATH" in done.stderr
     assert not Path(tmp_path / "run").exists()

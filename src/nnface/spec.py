@@ -71,8 +71,9 @@ class InputSpec:
     fit: Fit = "letterbox"
     """letterbox keeps the aspect ratio and pads with ``mean``; stretch squashes to width x height (Ultra-Light)."""
     scaling: Scaling = "exact"
-    """How letterbox makes a picture smaller or larger. exact: by one factor, in float32, whole blocks of pixels averaged
-    first where it shrinks by more than half. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD)."""
+    """How letterbox makes a picture smaller or larger. exact: by one factor, in float32, whole blocks of pixels
+    averaged first where it shrinks by more than half. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD).
+    """
     color: Color = "bgr"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from nnface.errors import NnfaceError
 from nnface.files import atomic_path
 from nnface.header import open_header
+from nnface.models.halves import is_halved, widened
 from nnface.runtime.onnx import OnnxRunner
 from nnface.runtime.promise import refuse_selected
 from nnface.spec import InputSpec, Spec
@@ -17,7 +19,7 @@ Outputs = Mapping[str, NDArray[np.float32]]
 
 
 def as_onnx(model: str | Path, folder: Path) -> tuple[Path, Spec]:
-    """The model file itself if it is ONNX, or else its export, in ``folder``.
+    """The model file itself if it is ONNX with plain weights, or else its export or a plain copy, in ``folder``.
 
     Raises:
         ModelFileError: no model file of ours, or neither ONNX nor safetensors, or with the selection inside.
@@ -26,7 +28,11 @@ def as_onnx(model: str | Path, folder: Path) -> tuple[Path, Spec]:
     kind, spec = open_header(model)
     refuse_selected(spec, model)
     if kind == "onnx":
-        return Path(model), spec
+        proto = onnx.load(model, load_external_data=False)
+        if not is_halved(proto):
+            return Path(model), spec
+        onnx.save(widened(proto), folder / "network.onnx")
+        return folder / "network.onnx", spec
     from nnface.export.onnx import export  # here: what is ONNX already needs no torch
 
     return folder / "network.onnx", export(model, folder / "network.onnx")

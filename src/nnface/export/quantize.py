@@ -35,6 +35,7 @@ from nnface.errors import NnfaceError, UsageError
 from nnface.evaluation import agreement
 from nnface.evaluation.agreement import Agreement, Comparison, Material
 from nnface.evaluation.bench import Timing, alternate, machine
+from nnface.export.graph import as_onnx
 from nnface.files import atomic_path, sha256, write_atomic
 from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
@@ -157,13 +158,14 @@ def convert(
         if samples is not None:
             say(f"measuring the float model on {len(samples)} labelled pictures")
         judge = _Judge(before, held, samples, evaluate, Path(folder))
+        plain, _ = as_onnx(source, Path(folder))
         if precision == "fp16":
-            choice = _Choice(_half(source), "", (), {}, None)
+            choice = _Choice(_half(plain), "", (), {}, None)
             _require_like(before, judge.runner(choice.proto), str(out))
         else:
             inputs = [_input(before, item) for item in shown]
             methods = list(METHODS) if method is None else [method]
-            choice = _quantized(source, inputs, methods, judge, MOST_LOST if most_lost is None else most_lost, say)
+            choice = _quantized(plain, inputs, methods, judge, MOST_LOST if most_lost is None else most_lost, say)
         by_labels = choice.by_labels or judge.by_labels(choice.proto)
         agreed = judge.by_agreement(choice.proto)
         comparison = by_labels or agreed

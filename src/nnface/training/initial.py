@@ -21,6 +21,7 @@ from nnface.header import read_spec
 from nnface.models import file as model_file
 from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
+from nnface.models.halves import widened
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
@@ -86,7 +87,7 @@ def _call_order(network: nn.Module, picture: Tensor) -> list[nn.Module]:
 
 def _fill(path: Path, convolutions: list[nn.Conv2d], order: list[nn.Module]) -> None:
     """Give each convolution its folded weights, and the batch norm behind it the folded bias as its shift."""
-    graph = onnx.load(path).graph
+    graph = widened(onnx.load(path)).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = [[arrays.get(name) for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
     shapes = [tuple(module.weight.shape) for module in convolutions]

@@ -221,6 +221,7 @@ def test_the_wheel_is_small_and_says_its_terms(wheel: zipfile.ZipFile) -> None:
         Path(entry.filename).stem: entry.file_size for entry in wheel.infolist() if entry.filename.endswith(".onnx")
     }
     assert sizes.pop("attributes", 0) < 6e6
+    assert sizes.pop("parser", 0) < 8e6
     assert sum(sizes.values()) < 4e6
 
 

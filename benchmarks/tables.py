@@ -156,6 +156,9 @@ TABLES = {
         },
         order=lambda row: -row["hard"],
     ),
+    "widerface-imports": Source(
+        "widerface-imports.json", {"detector": text("detector"), **FIGURES, "CPU ms a picture": text("cpu_ms")}
+    ),
     "widerface-holdout-heights": Source(
         "widerface-holdout.json",
         {

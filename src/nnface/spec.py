@@ -23,7 +23,7 @@ MAX_JSON = 1 << 20
 Task = Literal["detect", "classify", "segment"]
 Color = Literal["bgr", "rgb"]
 Fit = Literal["letterbox", "stretch"]
-Scaling = Literal["exact", "plain"]
+Scaling = Literal["exact", "linear", "plain"]
 Coding = Literal["ssd", "distance"]
 
 FAIRFACE_HEADS: Mapping[str, tuple[str, ...]] = {
@@ -72,8 +72,8 @@ class InputSpec:
     """letterbox keeps the aspect ratio and pads with ``mean``; stretch squashes to width x height (Ultra-Light)."""
     scaling: Scaling = "exact"
     """How letterbox makes a picture smaller or larger. exact: by one factor, in float32, whole blocks of pixels
-    averaged first where it shrinks by more than half. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD).
-    """
+    averaged first where it shrinks by more than half, in JPEGs by the decoder. linear: the same without averaging, as
+    the published RetinaFaces have it. plain: ``cv2.resize`` on 8 bits to whole pixels (YuNet, SCRFD)."""
     color: Color = "bgr"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)

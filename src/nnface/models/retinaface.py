@@ -21,7 +21,7 @@ from nnface.models.layers import DetectionNetwork, conv_norm, head_per_level, up
 from nnface.models.mobilenet import MobileNetV1, MobileNetV2
 from nnface.spec import DetectionSpec, InputSpec
 
-INPUT = InputSpec(size=640, multiple=1, color="bgr", mean=(104.0, 117.0, 123.0))
+INPUT = InputSpec(size=640, multiple=1, scaling="linear", color="bgr", mean=(104.0, 117.0, 123.0))
 
 DETECTION = DetectionSpec(
     coding="ssd",

@@ -111,7 +111,8 @@ class Detector:
     @property
     def needed_side(self) -> int | None:
         """The long side below which a picture must not be reduced; None where it must not be reduced at all."""
-        return self.size if self.spec.input.fit == "letterbox" else None
+        plan = self.spec.input
+        return self.size if plan.fit == "letterbox" and plan.scaling == "exact" else None
 
     def __call__(self, image: ImageLike | Picture, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
         """The faces of one picture, best first.

@@ -285,7 +285,7 @@ class PortraitAugment(Part):
     blur: float = Field(0.1, ge=0, le=1)
     """Share that is blurred."""
     reduce: float = Field(0.2, ge=0, le=1)
-    """Share that is reduced, down to a quarter of the side, and enlarged again: small faces in photographs."""
+    """Share that is reduced, down to a third of the side, and enlarged again: small faces in photographs."""
 
 
 class SegmentationData(Part):

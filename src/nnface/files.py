@@ -40,6 +40,18 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that is named for output, and those above it.
+
+    Raises:
+        NnfaceError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+
+
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as 64 lower-case hex digits."""
     import hashlib  # here: most runs hash nothing, and it costs milliseconds

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nnface.curate.pictures import Cache, sizes
-from nnface.errors import NnfaceError
+from nnface.files import make_folder
 from nnface.report.table import Table
 
 T = TypeVar("T")
@@ -65,10 +65,7 @@ def made(folder: str | Path) -> Path:
         NnfaceError: it cannot be made.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    make_folder(folder)
     return folder
 
 

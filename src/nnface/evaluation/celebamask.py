@@ -16,7 +16,7 @@ from nnface import draw
 from nnface.datasets.celebamask import check_size, read_mask
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, NnfaceError, UsageError
-from nnface.files import write_atomic
+from nnface.files import make_folder, write_atomic
 from nnface.image import Pixels, read
 from nnface.metrics import parsing
 from nnface.report.table import Table, percent, percent_interval
@@ -310,10 +310,7 @@ def save(
     from nnface.report import html, plots
 
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    make_folder(folder)
     f1 = {name: 100 * float(result.scores.f1[n]) for n, name in enumerate(CELEBAMASK_LABELS) if n}
     bounds = {n: result.interval(f"f1/{n}") for n in f1}
     order = result.order

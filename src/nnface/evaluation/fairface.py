@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from nnface.datasets.fairface import four_races
 from nnface.datasets.samples import AttributeSample
-from nnface.errors import DataError, ModelFileError, NnfaceError, UsageError
-from nnface.files import write_atomic
+from nnface.errors import DataError, ModelFileError, UsageError
+from nnface.files import make_folder, write_atomic
 from nnface.image import Pixels, read
 from nnface.metrics import fairness
 from nnface.metrics.fairness import Gap, Share
@@ -405,10 +405,7 @@ def save(
     from nnface.report import html, plots
 
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    make_folder(folder)
     drawn: dict[str, bytes] = {}
     sections = [
         html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnface.datasets.fddb import Ellipses
-from nnface.errors import NnfaceError
-from nnface.files import write_atomic
+from nnface.files import make_folder, write_atomic
 from nnface.metrics.fddb import Roc, discrete_roc
 from nnface.metrics.wider import Prediction
 from nnface.report.table import Table, percent
@@ -43,10 +42,7 @@ def save(roc: Roc, folder: str | Path, about: Mapping[str, str]) -> None:
     from nnface.report import html, plots
 
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    make_folder(folder)
     protocol = about.get("protocol", "")
     plot = plots.lines(
         {"discrete": (roc.false_positives, roc.rate)},

@@ -12,8 +12,8 @@ import numpy as np
 
 from nnface.datasets.widerface_predictions import rounded
 from nnface.datasets.widerface_truth import IMAGE_SUFFIXES
-from nnface.errors import DataError, NnfaceError
-from nnface.files import write_atomic
+from nnface.errors import DataError
+from nnface.files import make_folder, write_atomic
 from nnface.image import Pixels, read
 from nnface.metrics import wider
 from nnface.metrics.wider import Curve, Prediction, Truth
@@ -247,10 +247,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
     from nnface.report import html, plots
 
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+    make_folder(folder)
     protocol = about.get("protocol", "")
     shown = {f"{n}, AP {percent(c.average_precision)}": (c.recall, c.precision) for n, c in result.curves.items()}
     recall = plots.lines(

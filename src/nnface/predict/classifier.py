@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from nnface.errors import ModelFileError, UsageError
 from nnface.image import ImageLike, Pixels, as_array
 from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
+from nnface.predict.opening import opened
 from nnface.results import Attribute, Faces
-from nnface.runtime import Runner, open_model
-from nnface.zoo import resolve
+from nnface.runtime import Runner
 
 BATCH = 32
 """Chips that go through the network together, unless told otherwise."""
@@ -52,12 +52,7 @@ class Classifier:
             ModelFileError: no such model, a damaged one, or one of another task.
             DeviceError: the device is not there.
         """
-        if isinstance(model, str | Path):
-            self.runner = open_model(resolve(model), device, threads)
-            self.name = str(model)
-        else:
-            self.runner = model
-            self.name = model.spec.architecture
+        self.runner, self.name = opened(model, device, threads)
         self.spec = self.runner.spec
         if self.spec.classification is None:
             raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to classify faces")

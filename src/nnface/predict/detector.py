@@ -19,10 +19,10 @@ from nnface.geometry import anchors, boxes, letterbox
 from nnface.geometry.letterbox import Letterbox
 from nnface.image import ImageLike, Picture, Pixels, as_array, check_color, read_reduced
 from nnface.predict import tiles
+from nnface.predict.opening import opened
 from nnface.results import Faces
-from nnface.runtime import Runner, open_model
+from nnface.runtime import Runner
 from nnface.spec import DetectionSpec
-from nnface.zoo import resolve
 
 Size: TypeAlias = int | Literal["original"] | None
 Outputs: TypeAlias = dict[str, NDArray[np.float32]]
@@ -83,13 +83,7 @@ class Detector:
             ModelFileError: no such model, a damaged one, or one of another task.
             DeviceError: the device is not there.
         """
-        if isinstance(model, str | Path):
-            path = resolve(model)
-            self.runner = open_model(path, device, threads)
-            self.name = str(model)
-        else:
-            self.runner = model
-            self.name = model.spec.architecture
+        self.runner, self.name = opened(model, device, threads)
         self.spec = self.runner.spec
         if self.spec.detection is None:
             raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to detect faces")

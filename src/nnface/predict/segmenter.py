@@ -21,10 +21,10 @@ from nnface.errors import ModelFileError, UsageError
 from nnface.geometry.align import Transform, chip_of_box
 from nnface.image import ImageLike, Pixels, as_array
 from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
+from nnface.predict.opening import opened
 from nnface.results import Faces
-from nnface.runtime import Runner, open_model
+from nnface.runtime import Runner
 from nnface.spec import CELEBAMASK_LABELS
-from nnface.zoo import resolve
 
 BATCH = 8
 """Chips that go through the network together, unless told otherwise."""
@@ -73,12 +73,7 @@ class Segmenter:
             ModelFileError: no such model, a damaged one, one of another task, or of other labels.
             DeviceError: the device is not there.
         """
-        if isinstance(model, str | Path):
-            self.runner = open_model(resolve(model), device, threads)
-            self.name = str(model)
-        else:
-            self.runner = model
-            self.name = model.spec.architecture
+        self.runner, self.name = opened(model, device, threads)
         self.spec = self.runner.spec
         if self.spec.segmentation is None:
             raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to segment faces")

@@ -1,0 +1,18 @@
+"""From a predictor's ``model`` argument to what runs it."""
+
+from pathlib import Path
+
+from nnface.runtime import Runner, open_model
+from nnface.zoo import resolve
+
+
+def opened(model: str | Path | Runner, device: str, threads: int | None) -> tuple[Runner, str]:
+    """The runner of a file, of a name of the zoo, or a runner as it is; and what errors call it.
+
+    Raises:
+        ModelFileError: no such model, or a damaged one.
+        DeviceError: the device is not there.
+    """
+    if isinstance(model, str | Path):
+        return open_model(resolve(model), device, threads), str(model)
+    return model, model.spec.architecture

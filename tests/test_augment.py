@@ -122,6 +122,24 @@ def test_small_faces_become_ignore_regions():
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_pasted_portraits_lie_over_what_they_cover(seed):
+    under, over = picture(), replace(picture(), names=("over",))
+    before = under.image.copy()
+    result = augment.paste(under, lambda _: over, np.random.default_rng(seed), 15, 40)
+    np.testing.assert_array_equal(under.image, before)
+    assert set(result.names) == {*under.names, "over"}
+    covered = (result.image != before).any(2)
+    for box, ignored in zip(result.boxes, result.ignored, strict=True):
+        x1, y1, x2, y2 = box.astype(int)
+        if not (under.boxes == box).all(1).any():  # of a portrait, which another one may cover by half
+            assert ignored or (result.image[y1:y2, x1:x2].max(2) > 100).mean() >= 0.4
+        elif not under.ignored[(under.boxes == box).all(1)].any():
+            share = covered[y1:y2, x1:x2].mean()
+            assert share < 1
+            assert ignored or share <= 0.52  # boxes have whole pixels here only by rounding
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_photometric_changes_only_values(seed):
     image = picture().image
     before = image.copy()
@@ -153,6 +171,7 @@ def test_a_picture_without_faces():
         augment.mosaic(lambda _: empty, 96, rng, CropPolicy()),
         augment.random_crop(lambda _: empty, 96, 96, rng, CropPolicy()),
         augment.sheet(lambda _: empty, 96, rng, 10, 30),
+        augment.paste(empty, lambda _: empty, rng, 10, 30),
     ):
         assert result.boxes.shape == (0, 4)
         assert result.landmarks.shape == (0, 5, 2)

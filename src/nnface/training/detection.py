@@ -74,7 +74,7 @@ class DetectionTask:
         parts = [Source(name=name, samples=train[name], weight=weights[name]) for name in train]
         self.pictures = Pictures(parts, cache, recipe.seed, bool(data.weights))
         self.portraits = None
-        if data.portraits and recipe.crops.sheets:
+        if data.portraits and recipe.crops.sheets + recipe.crops.paste:
             portraits = [Source(name=n, samples=train[n], weight=float(len(train[n]))) for n in data.portraits]
             self.portraits = Pictures(portraits, cache, recipe.seed, True)
         self._fingerprint = _fingerprint(sources)
@@ -156,6 +156,8 @@ class DetectionTask:
             result = augment.mosaic(self.pictures.draw, crops.size, rng, policy)
         else:
             result = augment.random_crop(lambda r: self.pictures.nth(number, r), crops.size, crops.size, rng, policy)
+        if self.portraits is not None and kind >= crops.sheets and rng.random() < crops.paste:
+            result = augment.paste(result, self.portraits.draw, rng, crops.face_min, crops.face_max)
         if crops.occlude:
             result = augment.occlude(result, rng, crops.occlude)
         if crops.photometric:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -64,6 +64,25 @@ def train(
     """
     place = _device(device)
     rank, world = _join_processes(place)
+    best = _train(task, recipe, out, _Place(place, rank, world), resume=resume, tensorboard=tensorboard)
+    if world > 1:
+        # After _train, whose DistributedDataParallel holds the group too: were that the last to let go of it, gloo's
+        # destructor would join its threads with the interpreter's lock held, while they wait for it (torch 2.13).
+        dist.destroy_process_group()
+    return best
+
+
+class _Place(NamedTuple):
+    """Where this process trains, and which one of how many it is."""
+
+    device: torch.device
+    rank: int
+    world: int
+
+
+def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool, tensorboard: bool) -> Path:
+    """Train as :func:`train` says, in a group of processes that was joined already."""
+    place, rank, world = here
     if recipe.loop.batch % (shares := world * recipe.loop.accumulate):
         raise RecipeError(
             f"loop.batch {recipe.loop.batch} does not divide by {shares} processes times accumulated parts"
@@ -129,8 +148,6 @@ def train(
                 raise KeyboardInterrupt
     if rank == 0:
         model_file.save(folder.last, state.shipped, task.spec())
-    if world > 1:
-        dist.destroy_process_group()
     return folder.best
 
 

@@ -117,6 +117,8 @@ class Crops(Part):
     """Share of mosaics of four crops."""
     sheets: float = Field(0.0, ge=0, le=1)
     """Share of sheets of small portraits from the sources named in ``data.portraits``."""
+    paste: float = Field(0.0, ge=0, le=1)
+    """Share of the other crops over which such portraits are laid, their faces from face_min to face_max."""
     occlude: float = Field(0.0, ge=0, le=1)
     """Share of faces that are partly covered."""
     photometric: bool = True
@@ -128,7 +130,7 @@ class DetectionData(Part):
     weights: dict[str, float] = {}
     """Relative frequency of each source; empty: every picture equally often, each once an epoch."""
     portraits: list[str] = []
-    """Sources for ``crops.sheets``; used for nothing else unless they have a weight."""
+    """Sources for ``crops.sheets`` and ``crops.paste``; used for nothing else unless they have a weight."""
     all_pictures: bool = False
     """Train on the tenth kept for choosing too (only once everything is chosen)."""
     cache: Literal["none", "ram", "disk"] = "none"

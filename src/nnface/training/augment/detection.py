@@ -263,6 +263,46 @@ def sheet(draw: Draw, side: int, rng: Generator, face_min: float, face_max: floa
     return _joined(image, tiles)
 
 
+def paste(source: Labelled, draw: Draw, rng: Generator, face_min: float, face_max: float) -> Labelled:
+    """One to three portraits laid over the picture, each with its own edges, as on screens, walls and collages.
+
+    A face that a portrait covers by more than half becomes an ignore region, one that it covers whole is gone.
+    """
+    height, width = source.image.shape[:2]
+    result = replace(source, image=source.image.copy())
+    for _ in range(int(rng.integers(1, 4))):
+        portrait = draw(rng)
+        faces = np.flatnonzero(~portrait.ignored)
+        if not len(faces):
+            continue
+        face = int(faces[portrait.sizes[faces].argmax()])
+        rows, columns = portrait.image.shape[:2]
+        size = float(np.exp(rng.uniform(np.log(face_min), np.log(face_max))))
+        factor = min(size / float(portrait.sizes[face]), width / columns, height / rows)
+        w, h = max(round(columns * factor), 1), max(round(rows * factor), 1)
+        shrinks = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        tile = cut(portrait, Window(x=0, y=0, width=columns, height=rows), w, h, 114, shrinks)
+        tile = flip(tile) if rng.random() < 0.5 else tile
+        x, y = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+        result.image[y : y + h, x : x + w] = tile.image
+        below = _covered(result, x, y, x + w, y + h)
+        result = _joined(result.image, [below, _moved(tile, x, y)])
+    return result
+
+
+def _covered(source: Labelled, x1: int, y1: int, x2: int, y2: int) -> Labelled:
+    """The faces that are left when something lies over a rectangle."""
+    overlap = np.minimum(source.boxes[:, 2:], (x2, y2)) - np.maximum(source.boxes[:, :2], (x1, y1))
+    share = np.clip(overlap, 0, None).prod(1) / np.maximum(source.sizes**2, 1e-6)
+    kept = share < 0.99
+    return replace(
+        source,
+        boxes=source.boxes[kept],
+        landmarks=source.landmarks[kept],
+        ignored=(source.ignored | (share > 0.5))[kept],
+    )
+
+
 def _moved(tile: Labelled, x: int, y: int) -> Labelled:
     shift = np.array([x, y], np.float32)
     return replace(tile, boxes=tile.boxes + np.tile(shift, 2), landmarks=tile.landmarks + shift)

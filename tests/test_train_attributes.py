@@ -104,9 +104,15 @@ def test_from_data_to_the_command_line(small, root, tmp_path):
     told = [Classifier(whole / name, threads=1)(root / "val/1.jpg")[0] for name in ("best.safetensors", "best.onnx")]
     for head, attribute in told[0].attributes.items():
         assert told[1].attributes[head].probabilities == pytest.approx(attribute.probabilities, abs=1e-4)
+    still = ["--set", "loop.steps=1", "--set", "optimizer.lr=1e-12", "--set", "loop.ema=0"]
+    still += ["--set", "loop.freeze_batch_norm=true", "--init", whole / "best.onnx"]
+    ended = train(small, root, tmp_path / "again", *still)
+    assert ended.returncode == 0, ended.stderr
+    again = Classifier(tmp_path / "again/last.safetensors", threads=1)(root / "val/1.jpg")[0]
+    for head, attribute in again.attributes.items():
+        assert attribute.probabilities == pytest.approx(told[1].attributes[head].probabilities, abs=1e-3)
 
 
-@pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(small, root, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     assert train(small, root, whole).returncode == 0

@@ -20,6 +20,9 @@ MOST_BITS = 14
 """Pairs that differ in more bits of the hash are not looked at."""
 LEAST_CORRELATION = 0.97
 _ROWS = 512
+"""Copies that are transformed at once."""
+_CELLS = 2**18
+"""Pairs that are compared at once, so that they stay in a core's own cache."""
 _COSINES = np.asarray(cv2.dct(np.eye(SMALL, dtype=np.float32), flags=cv2.DCT_ROWS), np.float32).T[:LOW]
 """The lowest rows of the cosine transform's matrix."""
 
@@ -28,8 +31,8 @@ _COSINES = np.asarray(cv2.dct(np.eye(SMALL, dtype=np.float32), flags=cv2.DCT_ROW
 class Prints:
     """What is compared of many pictures."""
 
-    signs: NDArray[np.float32]
-    """(n, bits) of -1 and 1."""
+    bits: NDArray[np.uint64]
+    """(n, 2): the hash, 64 bits and the rest."""
     copies: NDArray[np.uint8]
     """(n, SMALL, SMALL): the grey copies."""
 
@@ -42,23 +45,26 @@ def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def prints(copies: NDArray[np.uint8]) -> Prints:
     """The prints of pictures, from their grey copies (n, SMALL, SMALL)."""
-    signs = np.empty((len(copies), LOW * LOW - 1), np.float32)
+    bits = np.zeros((len(copies), 16), np.uint8)
     for start in range(0, len(copies), _ROWS):
         low = (_COSINES @ copies[start : start + _ROWS].astype(np.float32) @ _COSINES.T).reshape(-1, LOW * LOW)[:, 1:]
-        signs[start : start + _ROWS] = np.where(low > np.median(low, axis=1, keepdims=True), 1, -1)
-    return Prints(signs, copies)
+        packed = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+        bits[start : start + _ROWS, : packed.shape[1]] = packed
+    return Prints(bits.view(np.uint64), copies)
 
 
 def pairs(first: Prints, second: Prints) -> Iterator[tuple[int, int, float]]:
     """Pairs that are nearly the same: number in the first, number in the second, correlation."""
-    bits = first.signs.shape[1]
-    for start in range(0, len(first.signs), _ROWS):
-        agreeing = first.signs[start : start + _ROWS] @ second.signs.T
-        for row, column in np.argwhere(agreeing >= bits - 2 * MOST_BITS):
-            one, other = start + int(row), int(column)
-            correlation = float(_centred(first.copies[one]) @ _centred(second.copies[other]))
-            if correlation >= LEAST_CORRELATION:
-                yield one, other, correlation
+    step = max(_CELLS // max(len(second.bits), 1), 1)
+    for start in range(0, len(first.bits), step):
+        some = first.bits[start : start + step]
+        near = np.bitwise_count(some[:, None, 0] ^ second.bits[None, :, 0]) <= MOST_BITS
+        for number in np.flatnonzero(near).tolist():  # of rows and columns at once it takes four times as long
+            row, other = divmod(number, len(second.bits))
+            if np.bitwise_count(some[row] ^ second.bits[other]).sum() <= MOST_BITS:
+                correlation = float(_centred(first.copies[start + row]) @ _centred(second.copies[other]))
+                if correlation >= LEAST_CORRELATION:
+                    yield start + row, other, correlation
 
 
 def _centred(copy: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ LONG_SIDE = 48
 _FORMAT = 1
 """Of the cache; another one is thrown away."""
 _GROUP = 32
+_KEPT_AT_ONCE = 2048
+"""Pictures that are written to the cache in one go; so many are looked at again after a kill."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, bytes, changed, problem, width, height, digest) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS copies (path TEXT PRIMARY KEY, grey);
@@ -91,9 +94,17 @@ class Cache:
     def add(self, rows: Sequence[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
         """The same with the path in front and the grey copy behind."""
         with self._data:
-            seen, copies = [row[:7] for row in rows], [(row[0], row[7]) for row in rows]
-            self._data.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", seen)
-            self._data.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?)", copies)
+            self._insert("seen", [row[:7] for row in rows])
+            self._insert("copies", [(row[0], row[7]) for row in rows])
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """As few statements as can be: SQLite gives up the interpreter's lock at each, and decoding threads keep it."""
+        width = len(rows[0]) if rows else 1
+        most = self._data.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // width
+        for start in range(0, len(rows), most):
+            some = rows[start : start + most]
+            values = ", ".join([f"({', '.join('?' * width)})"] * len(some))
+            self._data.execute(f"INSERT OR REPLACE INTO {table} VALUES {values}", list(chain.from_iterable(some)))
 
     def pairs(self, first: Sequence[Seen], second: Sequence[Seen]) -> list[tuple[int, int, float]]:
         """Numbers of the pictures in both that are nearly the same, and their correlation; all of them are sound."""
@@ -112,9 +123,12 @@ class Cache:
     def _copies(self, some: Sequence[Seen]) -> NDArray[np.uint8]:
         side = duplicates.SMALL
         copies = np.empty((len(some), side, side), np.uint8)
-        for copy, seen in zip(copies, some, strict=True):
-            (grey,) = self._data.execute("SELECT grey FROM copies WHERE path = ?", (_name(seen.path),)).fetchone()
-            copy[:] = np.frombuffer(grey, np.uint8).reshape(side, side)
+        numbers: dict[str, list[int]] = {}
+        for number, seen in enumerate(some):
+            numbers.setdefault(_name(seen.path), []).append(number)
+        for path, grey in self._data.execute("SELECT path, grey FROM copies"):  # one query for all: a fifth of the time
+            if path in numbers:
+                copies[numbers[path]] = np.frombuffer(grey, np.uint8).reshape(side, side)
         return copies
 
 
@@ -142,15 +156,17 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
     pool = ThreadPoolExecutor(cores(), "nnface")
     try:
         looked = pool.map(lambda group: [_look(paths[number]) for number, *_ in group], groups)
+        rows: list[tuple[str, int, int, str, int, int, bytes, bytes]] = []
         for group, found in zip(groups, looked, strict=True):
-            rows = []
             for (number, name, bytes_, changed), (one, grey) in zip(group, found, strict=True):
                 seen[number] = one
                 if bytes_ >= 0:
                     problem = one.problem.removeprefix(str(one.path))
                     rows.append((name, bytes_, changed, problem, *one[2:], grey))
                 advance()
-            cache.add(rows)
+            if len(rows) >= _KEPT_AT_ONCE or group is groups[-1]:
+                cache.add(rows)
+                rows = []
     finally:
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nnface.errors import ModelFileError
 from nnface.files import sha256
@@ -31,6 +32,10 @@ TOLERANCE = 1e-3
 """The largest difference from the file's own outputs, on their own scale, that a network from ONNX may have."""
 
 
+_WEIGHTED = ("Conv", "Gemm")
+"""What convolutions and linear layers become in the graph."""
+
+
 def initial_weights(path: Path, pictures: Tensor) -> tuple[Mapping[str, Tensor], Spec]:
     """The state dict and the Spec of a model file.
 
@@ -39,15 +44,17 @@ def initial_weights(path: Path, pictures: Tensor) -> tuple[Mapping[str, Tensor],
         pictures: (N, 3, H, W) float32, normalised as the network's input: what the statistics are taken from.
 
     Raises:
-        ModelFileError: not such a file, or an ONNX file whose convolutions are not the network's.
+        ModelFileError: not such a file, or an ONNX file whose layers are not the network's.
     """
     if path.suffix != ".onnx":
         module, spec = model_file.load(path)
         return module.state_dict(), spec
     spec = read_spec(path)
     network = create(spec.architecture, spec.settings).eval()
+    if spec.input.height is not None and spec.input.width is not None:  # the file takes no other size
+        pictures = F.interpolate(pictures, (spec.input.height, spec.input.width), mode="bilinear", align_corners=False)
     order = _call_order(network, pictures[:1])
-    _fill(path, [module for module in order if isinstance(module, nn.Conv2d)], order)
+    _fill(path, order)
     _calibrate(network, pictures)
     _compare(path, network, spec, pictures[:1])
     return network.state_dict(), spec
@@ -71,12 +78,12 @@ def backbone(plan: Model) -> tuple[Mapping[str, Tensor] | None, dict[str, str]]:
 
 
 def _call_order(network: nn.Module, picture: Tensor) -> list[nn.Module]:
-    """Convolutions and batch norms in the order in which they are computed."""
+    """Convolutions, batch norms and linear layers in the order in which they are computed."""
     order: list[nn.Module] = []
     hooks = [
         module.register_forward_hook(lambda called, _inputs, _output: order.append(called))
         for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
     ]
     with torch.no_grad():
         network(picture)
@@ -85,15 +92,16 @@ def _call_order(network: nn.Module, picture: Tensor) -> list[nn.Module]:
     return order
 
 
-def _fill(path: Path, convolutions: list[nn.Conv2d], order: list[nn.Module]) -> None:
+def _fill(path: Path, order: list[nn.Module]) -> None:
     """Give each convolution its folded weights, and the batch norm behind it the folded bias as its shift."""
+    weighted = [module for module in order if isinstance(module, nn.Conv2d | nn.Linear)]
     graph = widened(onnx.load(path)).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = [[arrays.get(name) for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
-    shapes = [tuple(module.weight.shape) for module in convolutions]
+    nodes = [[arrays.get(name) for name in node.input[1:]] for node in graph.node if node.op_type in _WEIGHTED]
+    shapes = [tuple(module.weight.shape) for module in weighted]
     if [None if node[0] is None else node[0].shape for node in nodes] != shapes:
-        raise ModelFileError(f"{path}: its convolutions are not those of its network; start from a .safetensors file")
-    for module, (weight, *rest) in zip(convolutions, nodes, strict=True):
+        raise ModelFileError(f"{path}: its layers are not those of its network; start from a .safetensors file")
+    for module, (weight, *rest) in zip(weighted, nodes, strict=True):
         bias = rest[0] if rest else None
         assert weight is not None  # its shape was compared
         module.weight.data.copy_(torch.from_numpy(weight.astype(np.float32)))

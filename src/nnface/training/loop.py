@@ -108,9 +108,10 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
     with _stopping() as stop:
         while state.step < loop.steps:
             _set_rate(state.optimizer, rate * schedule(recipe.schedule, state.step, loop.steps))
-            torch.manual_seed(recipe.seed * 1_000_003 + state.step)  # dropout; the data has its own numbers
             _training_mode(model, loop.freeze_batch_norm)
             step_parts = list(islice(parts, loop.accumulate))
+            # For dropout; the data has its own numbers. After the loader, which takes a random number when it begins.
+            torch.manual_seed(recipe.seed * 1_000_003 + state.step)
             counts = _summed_over_processes([task.counts(part) for part in step_parts], place)
             logged: dict[str, float] = {}
             for part in step_parts:

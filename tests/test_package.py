@@ -1,6 +1,7 @@
 """The package as it is installed: what it imports, what it says where something is absent, what the wheel holds."""
 
 import ast
+import os
 import pkgutil
 import re
 import subprocess
@@ -113,6 +114,19 @@ def test_importing_nnface_imports_none_of_its_parts(tmp_path: Path) -> None:
     assert set(dir(nnface)) == set(nnface.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
         nnface.Detektor  # noqa: B018
+
+
+def test_onnx_runtime_reports_nothing(tmp_path: Path) -> None:
+    """ONNX Runtime 1.32 leaves a device's number and events to be sent in the home folder, unless it is told not to."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "NNFACE_HOME": str(tmp_path / "nnface"),
+    }
+    code = "from nnface import Detector\nDetector('fast')"
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_detect_models_and_recipes_work_in_the_small_wheel(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Importing the package imports none of its parts: each name is fetched on first u
 never imports torch.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from nnface.results import Attribute as Attribute
     from nnface.results import Face as Face
     from nnface.results import Faces as Faces
+
+# ONNX Runtime's packages report to Microsoft (1.32 does on Linux too): importing one writes a device's number and
+# an event to be sent. Whoever looks at faces does not expect that; who wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {
     "Analyzer": ("nnface.predict.analyzer", "Analyzer"),

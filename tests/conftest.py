@@ -1,6 +1,7 @@
 """What several tests need, and which of the tests marked slow run."""
 
 import math
+import os
 import signal
 import zlib
 from datetime import date
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from processes import ENVIRONMENT
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLED = 4
@@ -21,6 +24,12 @@ settings.load_profile("nnface")
 
 # A suite that a shell started in the background ignores Ctrl-C, and so would every process that it tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Downloads and what was verified lie in a folder of the tests' own."""
+    os.environ["NNFACE_HOME"] = ENVIRONMENT["NNFACE_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
 def shared(path: str) -> Path:

@@ -401,6 +401,27 @@ def test_what_is_wrong_is_told(tmp_path, spoil, words):
     assert any(re.search(words, problem) for problem in curate.verify(root).problems)
 
 
+def test_the_same_picture_in_two_lists_is_told(tmp_path):
+    root = tmp_path / "prepared"
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(4):
+        coarse = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        image = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(root / f"images/{number}.png"), image)
+        cv2.imwrite(str(root / f"masks/{number}.png"), np.zeros((64, 64), np.uint8))
+    cv2.imwrite(str(root / "images/2.jpg"), cv2.imread(str(root / "images/0.png")), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    (root / "images/2.png").unlink()
+    (root / "train.txt").write_text("0\n1\n")
+    (root / "test.txt").write_text("2\n3\n")
+    for again in (True, False):  # the second time from the cache
+        found = curate.verify(root, again=again)
+        assert found.problems == []
+        assert [pair[:2] for pair in found.duplicates] == [("0", "2")]
+        assert any("1 pictures of train are nearly the same as one of test" in text for text in found.warnings)
+
+
 def test_palettes_that_disagree_are_told(tmp_path):
     root = prepared(tmp_path)
     labels = label_image(0)

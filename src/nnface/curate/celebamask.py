@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface import draw
-from nnface.curate.findings import Advance, Findings
-from nnface.curate.pictures import cores
+from nnface.curate.findings import Advance, Findings, compare
+from nnface.curate.pictures import Cache, Seen, cores, look
 from nnface.curate.show import made, spread
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import COUNTS, FACES, MAPPING, MASKS, PARTITION, PARTS, PICTURES, Part, PublishedFace
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, ImageError, NnfaceError, UsageError
 from nnface.files import atomic_path, write_atomic
-from nnface.image import IMAGE_SUFFIXES, read, read_sized
+from nnface.image import IMAGE_SUFFIXES, read
 from nnface.report.sheet import fit, sheet
 from nnface.report.table import Table, percent
 from nnface.results import Faces
@@ -149,16 +149,18 @@ def splits(root: str | Path) -> list[str]:
     return [name for name in (*get_args(Part), "holdout") if (Path(root) / f"{name}.txt").is_file()]
 
 
-def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: None) -> Findings:
+def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advance: Advance = lambda: None) -> Findings:
     """Look through a folder of CelebAMask-HQ: as published, prepared, or both.
 
     A set that lacks whole faces is partial, and not wrong. Wrong are a picture without labels or labels without a
     picture, files that cannot be read or are of another size, values that are no labels, label images that are not
-    their merged parts, palettes that disagree, and lists that name what is not there, or one face twice.
+    their merged parts, palettes that disagree, and lists that name what is not there, or one face twice. Pictures that
+    stand in two lists, as the same file or as nearly the same picture, are warned of.
 
     Args:
         root: the folder.
         pixels: decode every picture, label image and part; else look at names, counts and lists alone.
+        again: look at the pictures anew, whatever was seen before; labels are decoded each time.
         advance: called after each face.
 
     Raises:
@@ -171,17 +173,35 @@ def verify(root: str | Path, *, pixels: bool = True, advance: Advance = lambda: 
     if not published and not prepared:
         raise DataError(f"{root} holds neither {PICTURES}/ and {PARTS}/ nor images/ and {MASKS}/")
     faces = _verify_published(root, found) if published else []
-    if prepared:
-        _verify_lists(root, found)
-        samples = _pairs(root, found, published)
-        if pixels:
+    lists = _verify_lists(root, found) if prepared else {}
+    samples = _pairs(root, found, published) if prepared else []
+    if not pixels:
+        return found
+    with Cache(root, again) as cache:
+        if prepared:
             by_key = {str(face.index): face for face in faces}
             colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
-            problems = _mapped(lambda s: _problems(s, by_key.get(s.key), colours), samples, None)
+            seen = look([s.path for s in samples], cache)
+            problems = _mapped(
+                lambda p: _problems(*p, by_key.get(p[0].key), colours), list(zip(samples, seen, strict=True)), None
+            )
             _gather(problems, "faces", len(samples), found, advance)
-    elif pixels:
-        whole = [face for face in faces if face.parts and face.picture.is_file()]
-        _gather(_mapped(_face_problems, whole, None), "faces", len(whole), found, advance)
+            by_path = {one.path: one for one in seen}
+            compare(
+                {n: [(s.key, by_path[s.path]) for s in some if s.path in by_path] for n, some in lists.items()},
+                cache,
+                found,
+            )
+        else:
+            whole = [face for face in faces if face.parts and face.picture.is_file()]
+            seen = look([face.picture for face in whole], cache)
+            _gather(
+                _mapped(lambda p: _face_problems(*p), list(zip(whole, seen, strict=True)), None),
+                "faces",
+                len(whole),
+                found,
+                advance,
+            )
     return found
 
 
@@ -225,7 +245,9 @@ def _verify_published(root: Path, found: Findings) -> list[PublishedFace]:
     return faces
 
 
-def _verify_lists(root: Path, found: Findings) -> None:
+def _verify_lists(root: Path, found: Findings) -> dict[str, list[SegmentationSample]]:
+    """The portraits of each list that can be read."""
+    lists: dict[str, list[SegmentationSample]] = {}
     owner: dict[str, str] = {}
     for name in splits(root):
         try:
@@ -233,6 +255,7 @@ def _verify_lists(root: Path, found: Findings) -> None:
         except DataError as error:
             found.problems.append(str(error))
             continue
+        lists[name] = samples
         found.notes.append(f"{name}: {len(samples):,} portraits")
         twice = [s.key for s in samples if owner.setdefault(s.key, name) != name]
         if twice:
@@ -240,6 +263,7 @@ def _verify_lists(root: Path, found: Findings) -> None:
                 f"{len(twice)} portraits stand in {name} and in another list, the first {twice[0]} "
                 f"in {owner[twice[0]]} too"
             )
+    return lists
 
 
 def _pairs(root: Path, found: Findings, published: bool) -> list[SegmentationSample]:
@@ -260,14 +284,16 @@ def _pairs(root: Path, found: Findings, published: bool) -> list[SegmentationSam
 
 def _problems(
     sample: SegmentationSample,
+    seen: Seen,
     face: PublishedFace | None,
     colours: dict[int, tuple[tuple[int, int, int], Path]],
 ) -> str | None:
     try:
         values, palette = celebamask.stored_values(sample.mask)
         labels = celebamask.as_labels(values, palette, sample.mask)
-        height, width = read(sample.path).shape[:2]
-        celebamask.check_size((labels.shape[1], labels.shape[0]), (width, height), sample.mask)
+        if seen.problem:
+            return seen.problem
+        celebamask.check_size((labels.shape[1], labels.shape[0]), (seen.width, seen.height), sample.mask)
         _check_palette(values, palette, sample.mask, colours)
         if face is not None and face.parts and not np.array_equal(labels, merge(face.parts)):
             return f"{sample.mask} is not its merged parts; prepare it again with --force"
@@ -297,12 +323,12 @@ def _check_palette(
                 )
 
 
-def _face_problems(face: PublishedFace) -> str | None:
+def _face_problems(face: PublishedFace, seen: Seen) -> str | None:
+    if seen.problem:
+        return seen.problem
     try:
-        width, height = read_sized(face.picture)
-        labels = merge(face.parts)
-        read(face.picture)
-        celebamask.check_size((labels.shape[1], labels.shape[0]), (width, height), next(iter(face.parts.values())))
+        labels, part = merge(face.parts), next(iter(face.parts.values()))
+        celebamask.check_size((labels.shape[1], labels.shape[0]), (seen.width, seen.height), part)
     except NnfaceError as error:
         return str(error)
     return None

@@ -44,7 +44,7 @@ def verify(
         else:
             from nnface.curate import celebamask
 
-            found = celebamask.verify(root, pixels=pixels, advance=advance)
+            found = celebamask.verify(root, pixels=pixels, again=again, advance=advance)
     for severity, text in found.rows():
         click.echo(f"{severity}: {text}")
     if duplicates is not None:

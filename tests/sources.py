@@ -135,4 +135,6 @@ def sources_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> Path
 def leftovers(root: Path) -> list[str]:
     """What lies in the folder of archives, but for nnface's own notes."""
     folder = root / "archives"
-    return sorted(p.name for p in folder.iterdir() if p.name not in ("nnface.json", "terms-accepted.txt"))
+    return sorted(
+        p.name for p in folder.iterdir() if p.name not in ("nnface.json", "terms-accepted.txt", "download.lock")
+    )

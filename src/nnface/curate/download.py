@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from nnface.curate import fetching
 from nnface.curate.archives import Archive, Published
 from nnface.curate.checking import FOLDER, Memory, check, remember
 from nnface.errors import DataError, DependencyError, UsageError
 from nnface.files import write_atomic
+
+LOCK = "download.lock"
+"""In the folder of archives: held by one process, and let go of by the system where that is killed."""
 
 Say = Callable[[str], None]
 Advance = Callable[[str, int, int | None], None]
@@ -55,7 +60,7 @@ def download(
 
     Raises:
         UsageError: the terms are not accepted.
-        DataError: the folder cannot be written, or the disk has no room.
+        DataError: the folder cannot be written, another download is at work in it, or the disk has no room.
     """
     root = Path(root)
     folder = root / FOLDER
@@ -64,6 +69,16 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another --root") from error
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return _all(data, root, folder, say, advance, attempts)
+    except Timeout as error:
+        raise DataError(
+            f"another nnface data download is at work in {folder}; wait until it has ended, or name another --root"
+        ) from error
+
+
+def _all(data: Published, root: Path, folder: Path, say: Say, advance: Advance, attempts: int) -> list[Outcome]:
     memory = Memory(root)
     there = {archive.file: path for archive in data.archives if (path := _there(archive, root, memory, say))}
     _check_room(folder, [archive for archive in data.archives if archive.file not in there])

@@ -180,9 +180,8 @@ def load(path: str | Path) -> bytes:
     Raises:
         ImageError: not there, a folder, no regular file, empty, or larger than ``MAX_BYTES``.
     """
-    path = Path(path)
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - with the plain read below a third of pathlib's time, which shows in verify
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{path} is a folder, not a picture")
         if not stat.S_ISREG(status.st_mode):
@@ -191,13 +190,23 @@ def load(path: str | Path) -> bytes:
             raise ImageError(f"{path} is empty")
         if status.st_size > MAX_BYTES:
             raise ImageError(f"{path} has {status.st_size >> 20} MB; image files up to {MAX_BYTES >> 20} MB are read")
-        with path.open("rb", buffering=0) as file:
-            return file.read()
+        return _content(path, status.st_size)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(f"{path} is not there") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ImageError(f"{path} cannot be read: {reason}") from error
+
+
+def _content(path: str | Path, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        data = os.read(descriptor, size + 1)
+        while len(data) != size and (more := os.read(descriptor, 1 << 20)):  # it has grown, or came in parts
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _header(data: bytes, path: str | Path) -> ImageHeader:

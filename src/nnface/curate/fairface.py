@@ -62,14 +62,14 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
             samples = _labels(root, part, found)
             if samples is None:
                 continue
-            there = [s for s in samples if s.path.is_file()]
-            if len(there) < len(samples):
-                first = next(s.path for s in samples if not s.path.is_file())
-                found.problems.append(
-                    f"{part}: {len(samples) - len(there)} labelled pictures are missing, the first {first}"
-                )
-            labelled, folder = {str(s.path) for s in samples}, root / part
-            spare = [path for name in walk(folder, IMAGE_SUFFIXES) if (path := f"{folder}/{name}") not in labelled]
+            folder = root / part
+            files = {f"{folder}/{name}" for name in walk(folder, IMAGE_SUFFIXES)}
+            absent = [s.path for s in samples if str(s.path) not in files and not s.path.is_file()]
+            if absent:
+                found.problems.append(f"{part}: {len(absent)} labelled pictures are missing, the first {absent[0]}")
+            missing = set(absent)
+            there = [s for s in samples if s.path not in missing]
+            spare = sorted(files - {str(s.path) for s in samples})
             if spare:
                 found.problems.append(f"{part}: {len(spare)} pictures have no label, the first {spare[0]}")
             if len(samples) < COUNTS[part]:

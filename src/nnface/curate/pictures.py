@@ -59,6 +59,7 @@ class Cache:
 
         Where there can be none (a read-only folder, a damaged file) all is seen anew, and nothing is kept.
         """
+        self._new: dict[str, bytes] = {}  # grey copies that were made just now: reading them back takes longer
         place = os.path.realpath(root)
         name = f"{Path(place).name}-{hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()}.sqlite"
         folder = home() / "verified"
@@ -93,6 +94,7 @@ class Cache:
 
     def add(self, rows: Sequence[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
         """The same with the path in front and the grey copy behind."""
+        self._new |= {row[0]: row[7] for row in rows}
         with self._data:
             self._insert("seen", [row[:7] for row in rows])
             self._insert("copies", [(row[0], row[7]) for row in rows])
@@ -123,12 +125,13 @@ class Cache:
     def _copies(self, some: Sequence[Seen]) -> NDArray[np.uint8]:
         side = duplicates.SMALL
         copies = np.empty((len(some), side, side), np.uint8)
-        numbers: dict[str, list[int]] = {}
-        for number, seen in enumerate(some):
-            numbers.setdefault(_name(seen.path), []).append(number)
-        for path, grey in self._data.execute("SELECT path, grey FROM copies"):  # one query for all: a fifth of the time
-            if path in numbers:
-                copies[numbers[path]] = np.frombuffer(grey, np.uint8).reshape(side, side)
+        names = [_name(seen.path) for seen in some]
+        wanted = {name for name in names if name not in self._new}
+        rows = self._data.execute("SELECT path, grey FROM copies") if wanted else ()
+        old = {path: grey for path, grey in rows if path in wanted}
+        for copy, name in zip(copies, names, strict=True):
+            grey = self._new.get(name) or old[name]
+            copy[:] = np.frombuffer(grey, np.uint8).reshape(side, side)
         return copies
 
 

@@ -45,7 +45,7 @@ def plant(root, source, target, change):
 
 
 def prints(images):
-    copies = [duplicates.small(image) for image in images]
+    copies = [duplicates.small(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)) for image in images]
     return duplicates.prints(np.array(copies, np.uint8).reshape(-1, duplicates.SMALL, duplicates.SMALL))
 
 

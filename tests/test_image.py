@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 from conftest import shared
 from nnface import image as images
 from nnface.errors import ImageError, UsageError
-from nnface.image import as_array, read, read_reduced, read_sized
+from nnface.image import as_array, decode_grey, load, read, read_reduced, read_sized
 from nnface.imagefile import probe
 
 Y, X = np.mgrid[0:60, 0:84]
@@ -163,6 +164,19 @@ def test_reduced_pixels_lie_where_they_say(tmp_path: Path, orientation: int, sid
 
     back = centre(picture.pixels) * picture.factor + (picture.left, picture.top)
     assert np.abs(back - centre(full)).max() < 0.35
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+@pytest.mark.parametrize("suffix, mode", [(".jpg", "CMYK"), *product((".jpg", ".png", ".webp", ".tif"), ("RGB", "L"))])
+def test_greys_are_those_of_the_upright_picture(tmp_path: Path, suffix: str, orientation: int, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = save(tmp_path / f"a{suffix}", Image.fromarray(RGB).resize((840, 600)).convert(mode), exif=exif)
+    grey, size = decode_grey(load(path), path, 100)
+    assert size == read_sized(path)
+    wanted = cv2.cvtColor(read_reduced(path, 100).pixels, cv2.COLOR_BGR2GRAY)
+    assert grey.shape == wanted.shape and grey.dtype == np.uint8
+    assert np.abs(grey.astype(int) - wanted).mean() < 2
 
 
 def test_other_formats_are_not_reduced(tmp_path: Path) -> None:

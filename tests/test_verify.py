@@ -178,7 +178,7 @@ def test_what_was_seen_is_not_decoded_again(root, monkeypatch):
     truncate(picture(root, 3))
     first = curate.verify(root)
     decoded = []
-    monkeypatch.setattr(pictures, "decode", lambda data, path, *rest: decoded.append(path))
+    monkeypatch.setattr(pictures, "decode_grey", lambda data, path, *rest: decoded.append(path))
     monkeypatch.setattr(pictures.duplicates, "pairs", lambda *prints: decoded.append(prints))
     assert curate.verify(root) == first
     assert decoded == []

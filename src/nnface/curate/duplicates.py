@@ -37,9 +37,12 @@ class Prints:
     """(n, SMALL, SMALL): the grey copies."""
 
 
-def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The grey copy (SMALL, SMALL) of a picture (H, W, 3) uint8 BGR of any size."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+def small(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The grey copy (SMALL, SMALL) of a grey picture (H, W) uint8 of any size."""
+    while min(grey.shape) >= 4 * SMALL:  # halves are quick, the last step by any factor is not
+        height, width = grey.shape[0] // 2, grey.shape[1] // 2
+        halved = cv2.resize(grey[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        grey = np.asarray(halved, np.uint8)
     return np.asarray(cv2.resize(grey, (SMALL, SMALL), interpolation=cv2.INTER_AREA), np.uint8)
 
 

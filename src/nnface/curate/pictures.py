@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from nnface.curate import duplicates
 from nnface.errors import ImageError
-from nnface.image import decode, load, read_sized
+from nnface.image import decode_grey, load, read_sized
 from nnface.zoo.registry import home
 
 LONG_SIDE = 48
 """JPEGs are decoded at the smallest scale that has as many pixels: all of the file is read, and little computed."""
-_FORMAT = 1
+_FORMAT = 2
 """Of the cache; another one is thrown away."""
 _GROUP = 32
 _KEPT_AT_ONCE = 2048
@@ -139,33 +139,27 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
     """Look at picture files, in their order; ``advance`` is called after each."""
     known = cache.known()
     seen: list[Seen | None] = [None] * len(paths)
-    new: list[tuple[int, str, int, int]] = []
+    new: list[tuple[int, str]] = []
     for number, path in enumerate(paths):
         name = _name(path)
-        try:
-            status = os.stat(name)  # noqa: PTH116 - a third of the time of Path.stat
-            bytes_, changed = status.st_size, status.st_mtime_ns
-        except (OSError, ValueError):  # load says why
-            bytes_, changed = -1, -1
         row = known.get(name)
-        if row is not None and row[:2] == (bytes_, changed):
+        if row is not None and row[:2] == _state(name):
             seen[number] = Seen(path, row[2] and f"{path}{row[2]}", *row[3:])
             advance()
         else:
-            new.append((number, name, bytes_, changed))
+            new.append((number, name))
     groups = [new[start : start + _GROUP] for start in range(0, len(new), _GROUP)]
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # a thread a picture: no more of them inside
     pool = ThreadPoolExecutor(cores(), "nnface")
     try:
-        looked = pool.map(lambda group: [_look(paths[number]) for number, *_ in group], groups)
+        looked = pool.map(lambda group: [(_state(name), *_look(paths[number])) for number, name in group], groups)
         rows: list[tuple[str, int, int, str, int, int, bytes, bytes]] = []
         for group, found in zip(groups, looked, strict=True):
-            for (number, name, bytes_, changed), (one, grey) in zip(group, found, strict=True):
+            for (number, name), (state, one, grey) in zip(group, found, strict=True):
                 seen[number] = one
-                if bytes_ >= 0:
-                    problem = one.problem.removeprefix(str(one.path))
-                    rows.append((name, bytes_, changed, problem, *one[2:], grey))
+                if state is not None:
+                    rows.append((name, *state, one.problem.removeprefix(str(one.path)), *one[2:], grey))
                 advance()
             if len(rows) >= _KEPT_AT_ONCE or group is groups[-1]:
                 cache.add(rows)
@@ -181,17 +175,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _state(name: str) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it cannot be told (load says why)."""
+    try:
+        status = os.stat(name)  # noqa: PTH116 - a third of the time of Path.stat
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def _look(path: Path) -> tuple[Seen, bytes]:
     digest = b""
     try:
         data = load(path)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        picture = decode(data, path, LONG_SIDE)
+        grey, (width, height) = decode_grey(data, path, LONG_SIDE)
     except ImageError as error:
         return Seen(path, str(error), 0, 0, digest), b""
     except MemoryError:
         return Seen(path, f"{path} needs more memory than there is", 0, 0, digest), b""
-    return Seen(path, "", picture.width, picture.height, digest), duplicates.small(picture.pixels).tobytes()
+    return Seen(path, "", width, height, digest), duplicates.small(grey).tobytes()
 
 
 def _name(path: Path) -> str:

@@ -14,6 +14,7 @@ is an error that names the line.
 """
 
 import csv
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ _DAMAGED_AGES = {
     "10-19": ("19-Oct", "Oct-19"),
 }
 _MENDED_AGES = {damaged: age for age, forms in _DAMAGED_AGES.items() for damaged in forms}
+_PLAIN_NAME = re.compile(r"\w+/\w+\.\w+")
 _OTHER_WORDS = {"age": {"70+": "more than 70"}, "gender": {}, "race": {}}
 
 
@@ -96,15 +98,17 @@ def parse(path: Path, root: Path) -> list[AttributeSample]:
         if name in seen:
             raise DataError(f"{where} names {name} again, which line {seen[name]} has already; remove one")
         seen[name] = number
+        age, gender, race = values
         labels = {
-            head: _label(head, value, where, mended)
-            for head, value in zip(("age", "gender", "race"), values, strict=True)
+            "race": _label("race", race, where, mended),
+            "gender": _label("gender", gender, where, mended),
+            "age": _label("age", age, where, mended),
         }
         samples.append(
             AttributeSample(
                 key=name.rpartition(".")[0] or name,
                 path=_inside(root, name, where),
-                labels={head: labels[head] for head in FAIRFACE_HEADS},
+                labels=labels,
             )
         )
     if mended:
@@ -137,6 +141,8 @@ def _label(head: str, value: str, where: str, mended: Counter[str]) -> int:
 
 
 def _inside(root: Path, name: str, where: str) -> Path:
+    if _PLAIN_NAME.fullmatch(name):  # as published: Path's own parsing is half of the time that a label file takes
+        return root / name
     place = Path(name)
     if not name or place.is_absolute() or ".." in place.parts or "\0" in name:
         raise DataError(f"{where}: the file name {name!r} leads out of the data set")

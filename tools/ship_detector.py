@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Put a trained detector into the package: threshold, figures, provenance, ONNX, index.
 
-    tools/ship_detector.py NAME RUN/best.safetensors --chosen wider.json
+    tools/ship_detector.py NAME RUN/best.safetensors --chosen wider.json [--size 1024] [--recipe NAME]
 
-NAME is the zoo's name (``default``, ``fast``). ``--chosen`` is the COCO file of WIDER FACE train whose fixed tenth was
-kept for choosing: the recommended score is the lowest at which 95 of 100 boxes there are faces, over faces higher than
-30 pixels, at the model's own size. Hold-out figures are taken from results/widerface-holdout.json, where it has them;
-measure with benchmarks/peers.py after the first call, then call again. The card (zoo/weights/NAME.md) is written by
-hand, its tables by benchmarks/tables.py.
+NAME is the zoo's name (``default``, ``fast``, ``accurate``). ``--size`` is the long side that it sees where the caller
+names none, in place of the recipe's; ``--recipe`` the name of the shipped recipe, where the run's own was another.
+Weights are stored in 16 bits.
+
+``--chosen`` is the COCO file of WIDER FACE train whose fixed tenth was kept for choosing: the recommended score is the
+lowest at which 95 of 100 boxes there are faces, over faces higher than 30 pixels, at the model's own size. Hold-out
+figures are taken from results/widerface-holdout.json, where it has them; measure with benchmarks/peers.py after the
+first call, then call again. The card (zoo/weights/NAME.md) is written by hand, its tables by benchmarks/tables.py.
 """
 
 import argparse
@@ -17,13 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from nnface import Detector
 from nnface.datasets.interchange import coco
 from nnface.datasets.samples import split
 from nnface.export.onnx import export
+from nnface.files import atomic_path
 from nnface.metrics import wider
 from nnface.models import file as model_file
+from nnface.models.halves import halved
 from nnface.runtime.torch import TorchRunner
 from nnface.training import recipe
 from nnface.zoo import index
@@ -31,7 +37,7 @@ from nnface.zoo.registry import WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "widerface-holdout.json"
 PRECISION = 0.95
-COMMAND = "python benchmarks/peers.py --list holdout.txt --model default:vga --model fast:320"
+COMMAND = "python benchmarks/peers.py --list holdout.txt --model default:vga --model fast:320 --model accurate:1024"
 
 
 def recommended_score(detector, samples):
@@ -60,10 +66,14 @@ def main():
     parser.add_argument("name")
     parser.add_argument("model", type=Path)
     parser.add_argument("--chosen", type=Path, required=True)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--recipe")
     options = parser.parse_args()
     module, spec = model_file.load(options.model)
-    plan = recipe.load(spec.provenance["recipe"])
+    plan = recipe.load(options.recipe or spec.provenance["recipe"])
     assert spec.detection is not None
+    if options.size is not None:
+        spec = replace(spec, input=replace(spec.input, size=options.size))
     samples = split(coco.read(options.chosen))[1]
     score, precision, recall = recommended_score(Detector(TorchRunner(module, spec), min_score=0.05), samples)
     print(f"score {score:.2f}: precision {precision:.3f}, recall {recall:.3f} on {len(samples)} pictures")
@@ -84,7 +94,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.safetensors"
         model_file.save(ready, module, spec)
-        export(ready, WEIGHTS / f"{options.name}.onnx")
+        export(ready, Path(folder) / "whole.onnx")
+        with atomic_path(WEIGHTS / f"{options.name}.onnx") as temporary:  # half the bytes
+            onnx.save(halved(onnx.load(Path(folder) / "whole.onnx")), temporary)
     index.write()
 
 

@@ -1,0 +1,116 @@
+"""One step of a ladder: a model beside the one before it, on the tenth of train that was kept for choosing.
+
+    python benchmarks/ladder.py detect --data coco:wider.json --model runs/b/best.safetensors --against default \
+        --step "portraits laid over crops" --cost 1.3 --command "nnface train detector-default-640 ..."
+
+TASK is detect, attributes or parse; ``--data`` is what the training was given (detection: the sources of its recipe's
+``evaluation``). The row goes to ``results/ladder-TASK.json``, in place of one with the same ``--step``, and
+``benchmarks/tables.py`` writes the tables. The difference from ``--against`` has the 95 % interval of a bootstrap that
+draws the same pictures for both: where that holds 0 the step is no difference. The tenth has a say in which checkpoint
+a run keeps, so its figures flatter a little; the hold-out has none.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nnface import Classifier, Segmenter
+from nnface.datasets.samples import split
+from nnface.evaluation import celebamask, fairface, widerface
+from nnface.evaluation.protocol import Measured, parse_protocol
+from nnface.files import write_atomic
+from nnface.metrics import wider
+from nnface.metrics.fairness import accuracy
+from nnface.runtime import open_model
+from nnface.training.start import read_chips, read_portraits, read_sources
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+Figures = dict[str, float]
+Differences = dict[str, tuple[float, float, float]]
+
+
+def chosen(sources: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The tenth of each source that trainings never see."""
+    return [sample for samples in sources.values() for sample in split(samples)[1]]
+
+
+def detect(data: Sequence[str], model: str, against: str | None, protocol: str) -> tuple[Figures, Differences]:
+    """Average precision by face height, at a long side."""
+    samples = chosen(read_sources(data))
+    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+    pictures = {s.key: s.path for s in samples}
+
+    def predictions(name: str) -> dict[str, wider.Prediction]:
+        return dict(
+            widerface.run(Measured(open_model(name) if "." in name else name, parse_protocol(protocol)), pictures, 8)
+        )
+
+    found = predictions(model)
+    figures = widerface.score(found, truth, details=False).figures
+    return figures, {} if against is None else widerface.compare(found, predictions(against), truth)
+
+
+def attributes(data: Sequence[str], model: str, against: str | None, _: str) -> tuple[Figures, Differences]:
+    """Accuracy of each head, and of race for the race that fares worst."""
+    samples = chosen(read_chips(data))
+
+    def told(name: str) -> tuple[Any, list[Any]]:
+        classifier = Classifier(name)
+        return classifier.meaning, list(fairface.run(classifier, samples))
+
+    meaning, found = told(model)
+    labels, logits, _there = fairface.gather(meaning, found)
+    answers = {head: logits[head].argmax(1) for head in meaning.heads}
+    figures = {head: accuracy(labels[head], answers[head]).value for head in meaning.heads}
+    races = range(len(meaning.heads["race"]))
+    figures["worst race"] = min(float((answers["race"] == k)[labels["race"] == k].mean()) for k in races)
+    if against is None:
+        return figures, {}
+    gains = fairface.compare(meaning, found, *told(against))
+    return figures, {head: (gains[head][0], *gains[head][1]) for head in meaning.heads}
+
+
+def parse(data: Sequence[str], model: str, against: str | None, _: str) -> tuple[Figures, Differences]:
+    """F1 over the 14 frequent parts and over all 18."""
+    samples = chosen(read_portraits(data))
+
+    def measured(name: str) -> celebamask.Result:
+        return celebamask.evaluate(Segmenter(name).labels, samples)
+
+    result = measured(model)
+    gains = {} if against is None else celebamask.compare(result, measured(against))
+    return dict(result.figures), {name: (gain, *bounds) for name, (gain, bounds) in gains.items()}
+
+
+def main() -> None:
+    tasks = {"detect": detect, "attributes": attributes, "parse": parse}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=tasks)
+    parser.add_argument("--data", action="append", required=True, metavar="KIND:PATH")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--against", help="the model of the step before")
+    parser.add_argument("--protocol", default="vga", help="of a detector")
+    parser.add_argument("--step", required=True, help="what was changed, in words")
+    parser.add_argument("--cost", type=float, required=True, help="CPU-hours of this step's training")
+    parser.add_argument("--command", required=True, help="that trains it")
+    options = parser.parse_args()
+    figures, differences = tasks[options.task](options.data, options.model, options.against, options.protocol)
+    path = RESULTS / f"ladder-{options.task}.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
+    row = {
+        "step": options.step,
+        "figures": {name: round(100 * value, 2) for name, value in figures.items()},
+        "differences": {name: [round(100 * v, 2) for v in values] for name, values in differences.items()},
+        "cpu_hours": options.cost,
+        "command": options.command,
+    }
+    rows = [row if old["step"] == options.step else old for old in rows]
+    rows += [row] if row not in rows else []
+    write_atomic(path, json.dumps({"rows": rows}, indent=1) + "\n")
+    print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
 python benchmarks/frontier.py
 
-Reads results/widerface-holdout.json, whose rows benchmarks/peers.py measured in one run: times of other runs or machines
-do not belong beside them.
+Reads results/widerface-holdout.json, whose rows benchmarks/peers.py measured in one run: times of other runs or
+machines do not belong beside them.
 """
 
 import io
@@ -39,6 +39,7 @@ def main() -> None:
                 short(row), (row["cpu_ms"], row[setting]), xytext=(4, 3), textcoords="offset points", fontsize=7
             )
         axis.set_xscale("log")
+        axis.margins(x=0.22)
         axis.set_title(setting)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("average precision, per cent")

@@ -105,9 +105,43 @@ PORTRAITS: dict[str, Cell] = {
     "mean IoU": figure("mean_iou"),
     "boundary F1": figure("boundary_f1"),
 }
+
+
+def rung(key: str) -> Cell:
+    """A figure of a ladder's step, with its difference from the step before and the paired interval of that."""
+
+    def cell(row: dict[str, Any]) -> str:
+        if key not in row["figures"]:
+            return "-"
+        gain, low, high = row["differences"].get(key, (None, None, None))
+        shown = f"{row['figures'][key]:.1f}"
+        return shown if gain is None else f"{shown} ({gain:+.1f}; {low:+.1f} to {high:+.1f})"
+
+    return cell
+
+
+LADDERS: dict[str, dict[str, str]] = {
+    "detect": {"easy": "easy", "medium": "medium", "hard": "hard"},
+    "attributes": {"race": "race", "gender": "gender", "age": "age", "worst race": "worst race"},
+    "parse": {"mean F1, 14 parts": "frequent_f1", "mean F1, 18 parts": "mean_f1"},
+}
+"""For each task the columns of its ladder and the figures in them."""
+
 PARTS: dict[str, Cell] = {name: figure(f"f1/{name}") for name in CELEBAMASK_LABELS[1:]}
 
 TABLES = {
+    **{
+        f"ladder-{task}": Source(
+            f"ladder-{task}.json",
+            {
+                "step": text("step"),
+                **{column: rung(key) for column, key in columns.items()},
+                "CPU-hours": text("cpu_hours"),
+                "command": lambda row: f"`{row['command']}`",
+            },
+        )
+        for task, columns in LADDERS.items()
+    },
     **{
         f"{prefix}-{suffix}": Source("celebamask-holdout.json", {**first, **columns}, only=only)
         for prefix, first, only in (("card-parser", {}, "parser"), ("celebamask", {"model": text("model")}, None))
@@ -145,7 +179,7 @@ TABLES = {
     ),
     **{
         f"card-{name}": Source("widerface-holdout.json", {**FIGURES, **HEIGHTS}, only=f"nnface {name}")
-        for name in ("default", "fast")
+        for name in ("default", "fast", "accurate")
     },
     "widerface-holdout": Source(
         "widerface-holdout.json",

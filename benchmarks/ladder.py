@@ -39,12 +39,15 @@ def chosen(sources: Mapping[str, Sequence[Any]]) -> list[Any]:
 def detect(data: Sequence[str], model: str, against: str | None, protocol: str) -> tuple[Figures, Differences]:
     """Average precision by face height, at a long side."""
     samples = chosen(read_sources(data))
-    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
-    pictures = {s.key: s.path for s in samples}
+    numbered = {str(number): sample for number, sample in enumerate(samples)}  # two sources may share a key
+    truth = wider.by_height({k: s.boxes for k, s in numbered.items()}, {k: s.ignored for k, s in numbered.items()})
+    pictures = {k: s.path for k, s in numbered.items()}
 
     def predictions(name: str) -> dict[str, wider.Prediction]:
         return dict(
-            widerface.run(Measured(open_model(name) if "." in name else name, parse_protocol(protocol)), pictures, 8)
+            widerface.run(
+                Measured(open_model(name) if Path(name).is_file() else name, parse_protocol(protocol)), pictures, 8
+            )
         )
 
     found = predictions(model)
@@ -105,6 +108,7 @@ def main() -> None:
         "differences": {name: [round(100 * v, 2) for v in values] for name, values in differences.items()},
         "cpu_hours": options.cost,
         "command": options.command,
+        **({"protocol": options.protocol} if options.task == "detect" else {}),
     }
     rows = [row if old["step"] == options.step else old for old in rows]
     rows += [row] if row not in rows else []

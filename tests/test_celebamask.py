@@ -20,6 +20,7 @@ from PIL import Image
 from conftest import shared
 from nnface.commands import main
 from nnface.curate import celebamask as curate
+from nnface.curate import pictures
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import MAPPING, PARTITION
 from nnface.errors import DataError, NnfaceError, UsageError
@@ -401,7 +402,7 @@ def test_what_is_wrong_is_told(tmp_path, spoil, words):
     assert any(re.search(words, problem) for problem in curate.verify(root).problems)
 
 
-def test_the_same_picture_in_two_lists_is_told(tmp_path):
+def test_the_same_picture_in_two_lists_is_told(tmp_path, monkeypatch):
     root = tmp_path / "prepared"
     rng = np.random.default_rng(0)
     for folder in ("images", "masks"):
@@ -415,8 +416,15 @@ def test_the_same_picture_in_two_lists_is_told(tmp_path):
     (root / "images/2.png").unlink()
     (root / "train.txt").write_text("0\n1\n")
     (root / "test.txt").write_text("2\n3\n")
-    for again in (True, False):  # the second time from the cache
+    decoded = []
+    decode = pictures.decode_grey
+    monkeypatch.setattr(
+        pictures, "decode_grey", lambda data, path, side: decoded.append(path) or decode(data, path, side)
+    )
+    for again, count in ((False, 4), (False, 0), (True, 4)):  # seen anew, remembered, seen anew
+        decoded.clear()
         found = curate.verify(root, again=again)
+        assert len(decoded) == count
         assert found.problems == []
         assert [pair[:2] for pair in found.duplicates] == [("0", "2")]
         assert any("1 pictures of train are nearly the same as one of test" in text for text in found.warnings)

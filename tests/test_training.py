@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -170,7 +171,7 @@ def two_processes(small, data, out, *overrides):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     arguments = [*launcher, *command(small, data, out, *sets)[2:]]
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=600)
 
 
 def test_two_processes_equal_one_with_frozen_batch_norm(small, data, tmp_path):
@@ -251,6 +252,7 @@ def test_init_starts_from_a_model_file(small, data, tmp_path):
         ("name.x=1", "name is a value"),
         ("crops.size=16", "greater than or equal to 32"),
         ("evaluation.best=640", "none of the sizes"),
+        ("crops.paste=0.1", "need portraits"),
     ],
 )
 def test_recipes_are_strict(override, words):
@@ -264,6 +266,24 @@ def test_every_shipped_recipe_loads_and_survives_being_written():
         assert plan.name == name
         assert plan.about
         assert recipe.parse(recipe.dump(plan), name) == plan
+
+
+def test_portraits_change_only_the_samples_that_bear_them(data):
+    source = {"widerface": widerface.read(data)}
+    plain, named, pasted = (
+        DetectionTask(recipe.parse(SMALL, "small.toml", overrides), source)
+        for overrides in (
+            [],
+            ["data.portraits=['widerface']", "crops.sheets=1e-9"],
+            ["data.portraits=['widerface']", "crops.paste=1"],
+        )
+    )
+    more = 0
+    for number in range(4):
+        one, other, third = (task.sample(number) for task in (plain, named, pasted))
+        np.testing.assert_array_equal(one.image, other.image)
+        more += len(third.names) - len(one.names)
+    assert more > 0
 
 
 def test_unknown_recipe_names_the_nearest():
@@ -513,6 +533,8 @@ def test_two_processes_stop_after_the_same_step(small, data, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(program)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run([*launcher, *command(small, data, out, *sets)[3:]], capture_output=True, text=True)
+    done = subprocess.run(
+        [*launcher, *command(small, data, out, *sets)[3:]], capture_output=True, text=True, timeout=600
+    )
     assert done.stderr.count("nnface: interrupted") == 2, done.stderr
     assert torch.load(out / "state.pt", weights_only=True)["step"] == 6

@@ -37,7 +37,7 @@ from nnface.zoo.registry import WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "widerface-holdout.json"
 PRECISION = 0.95
-COMMAND = "python benchmarks/peers.py --list holdout.txt --model default:vga --model fast:320 --model accurate:1024"
+COMMAND = "python benchmarks/peers.py --list holdout.txt --model {}:{}"
 
 
 def recommended_score(detector, samples):
@@ -58,6 +58,14 @@ def recommended_score(detector, samples):
 def _tall(boxes, scores):
     keep = boxes[:, 3] - boxes[:, 1] > 24
     return boxes[keep], scores[keep]
+
+
+def measured(path, samples):
+    """Average precision on the samples: whole weights and stored ones shall not differ."""
+    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+    found = Detector(path, min_score=0.02).batch([s.path for s in samples])
+    curves = wider.score({s.key: (f.boxes, f.scores) for s, f in zip(samples, found, strict=True)}, truth)
+    return {name: curve.average_precision for name, curve in curves.items()}
 
 
 def main():
@@ -88,7 +96,7 @@ def main():
         detection=replace(spec.detection, min_score=score),
         figures=figures,
         licence=plan.licence,
-        provenance={"recipe": plan.name, **plan.provenance, "command": COMMAND},
+        provenance={"recipe": plan.name, **plan.provenance, "command": COMMAND.format(options.name, spec.input.size)},
     )
     WEIGHTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,6 +105,8 @@ def main():
         export(ready, Path(folder) / "whole.onnx")
         with atomic_path(WEIGHTS / f"{options.name}.onnx") as temporary:  # half the bytes
             onnx.save(halved(onnx.load(Path(folder) / "whole.onnx")), temporary)
+        for path in (Path(folder) / "whole.onnx", WEIGHTS / f"{options.name}.onnx"):
+            print(f"{path.name}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in measured(path, samples).items()))
     index.write()
 
 

@@ -161,7 +161,7 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
         root: the folder.
         pixels: decode every picture, label image and part; else look at names, counts and lists alone.
         again: look at the pictures anew, whatever was seen before; labels are decoded each time.
-        advance: called after each face.
+        advance: called after each picture and after each face's labels.
 
     Raises:
         DataError: neither layout is there.
@@ -181,7 +181,7 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
         if prepared:
             by_key = {str(face.index): face for face in faces}
             colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
-            seen = look([s.path for s in samples], cache)
+            seen = look([s.path for s in samples], cache, advance)
             problems = _mapped(
                 lambda p: _problems(*p, by_key.get(p[0].key), colours), list(zip(samples, seen, strict=True)), None
             )
@@ -194,7 +194,7 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
             )
         else:
             whole = [face for face in faces if face.parts and face.picture.is_file()]
-            seen = look([face.picture for face in whole], cache)
+            seen = look([face.picture for face in whole], cache, advance)
             _gather(
                 _mapped(lambda p: _face_problems(*p), list(zip(whole, seen, strict=True)), None),
                 "faces",

@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,13 +70,8 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another --root") from error
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return _all(data, root, folder, say, advance, attempts)
-    except Timeout as error:
-        raise DataError(
-            f"another nnface data download is at work in {folder}; wait until it has ended, or name another --root"
-        ) from error
+    with _alone(folder):
+        return _all(data, root, folder, say, advance, attempts)
 
 
 def _all(data: Published, root: Path, folder: Path, say: Say, advance: Advance, attempts: int) -> list[Outcome]:
@@ -92,6 +88,25 @@ def _all(data: Published, root: Path, folder: Path, say: Say, advance: Advance, 
         except fetching.RefusedError as refused:
             outcomes.append(Outcome(archive, None, _by_hand(archive, folder, str(refused))))
     return outcomes
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No second download in a folder; in one that cannot be written there is nothing to keep out of."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(
+            f"another nnface data download is at work in {folder}; wait until it has ended, or name another --root"
+        ) from error
+    except (OSError, NotImplementedError):  # read-only, or a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find(archive: Archive, root: Path) -> Path | None:

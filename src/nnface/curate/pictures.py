@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +96,7 @@ class Cache:
     def add(self, rows: Sequence[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
         """The same with the path in front and the grey copy behind."""
         self._new |= {row[0]: row[7] for row in rows}
-        with self._data:
+        with suppress(sqlite3.OperationalError), self._data:  # locked for long, or a full disk: seen anew next time
             self._insert("seen", [row[:7] for row in rows])
             self._insert("copies", [(row[0], row[7]) for row in rows])
 
@@ -118,8 +119,8 @@ class Cache:
             return [(i, j, correlation) for i, j, correlation in json.loads(row[0])]
         prints = [duplicates.prints(self._copies(some)) for some in (first, second)]
         found = list(duplicates.pairs(*prints))
-        with self._data:
-            self._data.execute("INSERT INTO pairs VALUES (?, ?)", (key.digest(), json.dumps(found)))
+        with suppress(sqlite3.OperationalError), self._data:
+            self._data.execute("INSERT OR REPLACE INTO pairs VALUES (?, ?)", (key.digest(), json.dumps(found)))
         return found
 
     def _copies(self, some: Sequence[Seen]) -> NDArray[np.uint8]:
@@ -143,7 +144,7 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
     for number, path in enumerate(paths):
         name = _name(path)
         row = known.get(name)
-        if row is not None and row[:2] == _state(name):
+        if row is not None and row[:2] == _state(path):
             seen[number] = Seen(path, row[2] and f"{path}{row[2]}", *row[3:])
             advance()
         else:
@@ -153,7 +154,7 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
     cv2.setNumThreads(1)  # a thread a picture: no more of them inside
     pool = ThreadPoolExecutor(cores(), "nnface")
     try:
-        looked = pool.map(lambda group: [(_state(name), *_look(paths[number])) for number, name in group], groups)
+        looked = pool.map(lambda group: [(_state(paths[number]), *_look(paths[number])) for number, _ in group], groups)
         rows: list[tuple[str, int, int, str, int, int, bytes, bytes]] = []
         for group, found in zip(groups, looked, strict=True):
             for (number, name), (state, one, grey) in zip(group, found, strict=True):
@@ -175,10 +176,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _state(name: str) -> tuple[int, int] | None:
+def _state(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a file; None where it cannot be told (load says why)."""
     try:
-        status = os.stat(name)  # noqa: PTH116 - a third of the time of Path.stat
+        status = os.stat(path)  # noqa: PTH116 - a third of the time of Path.stat
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns
@@ -198,7 +199,8 @@ def _look(path: Path) -> tuple[Seen, bytes]:
 
 
 def _name(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps the dots
+    name = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps the dots
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def walk(folder: Path, suffixes: Iterable[str]) -> Iterator[str]:

@@ -145,7 +145,7 @@ class DetectionTask:
         return self._fingerprint
 
     def sample(self, number: int) -> Labelled:
-        """What the run sees under this number: a crop, a mosaic or a sheet, augmented."""
+        """What the run sees under this number: a sheet, or a crop or mosaic that may bear portraits; augmented."""
         rng = np.random.default_rng([self.recipe.seed, 0, number])
         crops = self.recipe.crops
         kind = rng.random()
@@ -156,7 +156,7 @@ class DetectionTask:
             result = augment.mosaic(self.pictures.draw, crops.size, rng, policy)
         else:
             result = augment.random_crop(lambda r: self.pictures.nth(number, r), crops.size, crops.size, rng, policy)
-        if self.portraits is not None and kind >= crops.sheets and rng.random() < crops.paste:
+        if self.portraits is not None and crops.paste and kind >= crops.sheets and rng.random() < crops.paste:
             result = augment.paste(result, self.portraits.draw, rng, crops.face_min, crops.face_max)
         if crops.occlude:
             result = augment.occlude(result, rng, crops.occlude)

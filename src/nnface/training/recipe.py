@@ -190,6 +190,12 @@ class DetectionRecipe(_Training):
     loss: DetectionLoss = DetectionLoss()
     evaluation: Evaluation = Evaluation()
 
+    @model_validator(mode="after")
+    def _portraits_are_named(self) -> Self:
+        if self.crops.sheets + self.crops.paste and not self.data.portraits:
+            raise ValueError("crops.sheets and crops.paste need portraits: name their sources in data.portraits")
+        return self
+
 
 class ChipAugment(Part):
     """How face chips are varied: the crop as another detector would lay it, then the picture's quality."""

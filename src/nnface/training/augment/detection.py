@@ -272,7 +272,7 @@ def paste(source: Labelled, draw: Draw, rng: Generator, face_min: float, face_ma
     result = replace(source, image=source.image.copy())
     for _ in range(int(rng.integers(1, 4))):
         portrait = draw(rng)
-        faces = np.flatnonzero(~portrait.ignored)
+        faces = np.flatnonzero(~portrait.ignored & (portrait.sizes > 1))
         if not len(faces):
             continue
         face = int(faces[portrait.sizes[faces].argmax()])

@@ -230,7 +230,7 @@ def test_the_wheel_is_small_and_says_its_terms(wheel: zipfile.ZipFile) -> None:
     for name in ("LICENSE", "LICENSE-WEIGHTS.md"):
         assert wheel.read(f"{information}/licenses/{name}") == (ROOT / name).read_bytes()
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert set(required) == {"click", "numpy", "onnxruntime", "opencv-python-headless", "pooch", "rich"}
+    assert set(required) == {"click", "filelock", "numpy", "onnxruntime", "opencv-python-headless", "pooch", "rich"}
     sizes = {
         Path(entry.filename).stem: entry.file_size for entry in wheel.infolist() if entry.filename.endswith(".onnx")
     }

@@ -21,7 +21,8 @@ def test_quick(): pass
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """One quick test and ten slow ones, with this suite's conftest."""
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    for name in ("conftest.py", "processes.py"):
+        shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "test_it.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
     return tmp_path

@@ -23,7 +23,6 @@ from nnface.evaluation.protocol import Measured, parse_protocol
 from nnface.files import write_atomic
 from nnface.metrics import wider
 from nnface.metrics.fairness import accuracy
-from nnface.runtime import open_model
 from nnface.training.start import read_chips, read_portraits, read_sources
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -44,11 +43,7 @@ def detect(data: Sequence[str], model: str, against: str | None, protocol: str) 
     pictures = {k: s.path for k, s in numbered.items()}
 
     def predictions(name: str) -> dict[str, wider.Prediction]:
-        return dict(
-            widerface.run(
-                Measured(open_model(name) if Path(name).is_file() else name, parse_protocol(protocol)), pictures, 8
-            )
-        )
+        return dict(widerface.run(Measured(name, parse_protocol(protocol)), pictures, 8))
 
     found = predictions(model)
     figures = widerface.score(found, truth, details=False).figures

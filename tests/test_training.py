@@ -446,8 +446,12 @@ def test_a_recipe_of_an_earlier_version_resumes(small, data, tmp_path):
     source, plan = [f"widerface:{data}"], ["loop.steps=1"]
     start(str(small), source, tmp_path / "run", overrides=plan)
     kept = tmp_path / "run" / "recipe.toml"
-    kept.write_text("".join(line for line in kept.open() if not line.startswith("cover =")))
-    start(str(small), source, tmp_path / "run", resume=True, overrides=plan)
+    whole = kept.read_text()
+    earlier = "".join(line for line in whole.splitlines(keepends=True) if not line.startswith("cover ="))
+    assert earlier != whole
+    kept.write_text(earlier)
+    best = start(str(small), source, tmp_path / "run", resume=True, overrides=plan)
+    assert best == tmp_path / "run" / "best.safetensors"
 
 
 def test_means_after_a_resume_are_over_the_steps_there_were(capsys):

@@ -3,7 +3,8 @@
     python benchmarks/ladder.py detect --data coco:wider.json --model runs/b/best.safetensors --against default \
         --step "portraits laid over crops" --cost 1.3 --command "nnface train detector-default-640 ..."
 
-TASK is detect, attributes or parse; ``--data`` is what the training was given (detection: the sources of its recipe's
+TASK is detect, attributes or parse; ``--views 1`` measures a classifier or parser at one view whatever its Spec says.
+``--data`` is what the training was given (detection: the sources of its recipe's
 ``evaluation``). The row goes to ``results/ladder-TASK.json``, in place of one with the same ``--step``, and
 ``benchmarks/tables.py`` writes the tables. The difference from ``--against`` has the 95 % interval of a bootstrap that
 draws the same pictures for both: where that holds 0 the step is no difference. The tenth has a say in which checkpoint
@@ -14,7 +15,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnface import Classifier, Segmenter
 from nnface.datasets.samples import split
@@ -30,12 +31,21 @@ Figures = dict[str, float]
 Differences = dict[str, tuple[float, float, float]]
 
 
+class Asked(NamedTuple):
+    """How the models see what they are measured on."""
+
+    protocol: str
+    """Of a detector, as ``nnface evaluate widerface --protocol``."""
+    views: Any
+    """Of a chip or portrait; None: as each model's Spec says."""
+
+
 def chosen(sources: Mapping[str, Sequence[Any]]) -> list[Any]:
     """The tenth of each source that trainings never see."""
     return [sample for samples in sources.values() for sample in split(samples)[1]]
 
 
-def detect(data: Sequence[str], model: str, against: str | None, protocol: str) -> tuple[Figures, Differences]:
+def detect(data: Sequence[str], model: str, against: str | None, asked: Asked) -> tuple[Figures, Differences]:
     """Average precision by face height, at a long side."""
     samples = chosen(read_sources(data))
     numbered = {str(number): sample for number, sample in enumerate(samples)}  # two sources may share a key
@@ -43,19 +53,19 @@ def detect(data: Sequence[str], model: str, against: str | None, protocol: str) 
     pictures = {k: s.path for k, s in numbered.items()}
 
     def predictions(name: str) -> dict[str, wider.Prediction]:
-        return dict(widerface.run(Measured(name, parse_protocol(protocol)), pictures, 8))
+        return dict(widerface.run(Measured(name, parse_protocol(asked.protocol)), pictures, 8))
 
     found = predictions(model)
     figures = widerface.score(found, truth, details=False).figures
     return figures, {} if against is None else widerface.compare(found, predictions(against), truth)
 
 
-def attributes(data: Sequence[str], model: str, against: str | None, _: str) -> tuple[Figures, Differences]:
+def attributes(data: Sequence[str], model: str, against: str | None, asked: Asked) -> tuple[Figures, Differences]:
     """Accuracy of each head, and of race for the race that fares worst."""
     samples = chosen(read_chips(data))
 
     def told(name: str) -> tuple[Any, list[Any]]:
-        classifier = Classifier(name)
+        classifier = Classifier(name, views=asked.views)
         return classifier.meaning, list(fairface.run(classifier, samples))
 
     meaning, found = told(model)
@@ -70,12 +80,12 @@ def attributes(data: Sequence[str], model: str, against: str | None, _: str) -> 
     return figures, {head: (gains[head][0], *gains[head][1]) for head in meaning.heads}
 
 
-def parse(data: Sequence[str], model: str, against: str | None, _: str) -> tuple[Figures, Differences]:
+def parse(data: Sequence[str], model: str, against: str | None, asked: Asked) -> tuple[Figures, Differences]:
     """F1 over the 14 frequent parts and over all 18."""
     samples = chosen(read_portraits(data))
 
     def measured(name: str) -> celebamask.Result:
-        return celebamask.evaluate(Segmenter(name).labels, samples)
+        return celebamask.evaluate(Segmenter(name, views=asked.views).labels, samples)
 
     result = measured(model)
     gains = {} if against is None else celebamask.compare(result, measured(against))
@@ -90,11 +100,13 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--against", help="the model of the step before")
     parser.add_argument("--protocol", default="vga", help="of a detector")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4), help="of chips or portraits; else as each Spec says")
     parser.add_argument("--step", required=True, help="what was changed, in words")
     parser.add_argument("--cost", type=float, required=True, help="CPU-hours of this step's training")
     parser.add_argument("--command", required=True, help="that trains it")
     options = parser.parse_args()
-    figures, differences = tasks[options.task](options.data, options.model, options.against, options.protocol)
+    asked = Asked(options.protocol, options.views)
+    figures, differences = tasks[options.task](options.data, options.model, options.against, asked)
     path = RESULTS / f"ladder-{options.task}.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
     row = {

@@ -19,7 +19,7 @@ from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.chips import resized, warp
-from nnface.predict.classifier import Classifier, softmax, views
+from nnface.predict.classifier import Classifier, softmax, viewed
 from nnface.predict.detector import Detector
 from nnface.results import Faces, words
 from nnface.runtime.torch import TorchRunner
@@ -151,7 +151,7 @@ def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     size, step = classifier.size, classifier.size // 32
     chip = noise(size, size)
     inputs = classifier.prepare([chip])
-    seen = list(views(inputs, count))
+    seen = list(viewed(inputs, count))
     assert len(seen) == count and all(view.shape == inputs.shape for view in seen)
     if count == 2:
         np.testing.assert_array_equal(seen[1], inputs[..., ::-1])
@@ -165,6 +165,10 @@ def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     runs = [classifier.runner.run(view) for view in seen]
     for head, rows in found.items():
         np.testing.assert_allclose(rows, np.mean([run[head] for run in runs], 0), atol=1e-6)
+    asked = Classifier(TorchRunner(module, spec), views=count)  # the Spec says one
+    np.testing.assert_array_equal(asked.logits([chip])["race"], found["race"])
+    with pytest.raises(UsageError, match="views is 3; a classifier takes 1, 2 or 4"):
+        Classifier(TorchRunner(module, spec), views=3)
 
 
 def test_models_of_another_task_are_refused(tmp_path, exported):

@@ -6,18 +6,21 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from nnface import draw
 from nnface.errors import ModelFileError, UsageError
+from nnface.models.create import create, default_spec
 from nnface.predict import segmenter as module
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import HEAD, PARTS, Canvas, Segmenter
 from nnface.results import Faces, part_words
-from nnface.spec import CELEBAMASK_LABELS
+from nnface.runtime.torch import TorchRunner
+from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
 from tiny_models import PARSER_POINTS, bright_detector, palette_parser, segmentation_spec, squares
 
 NUMBER = {name: number for number, name in enumerate(CELEBAMASK_LABELS)}
@@ -426,3 +429,22 @@ def test_any_landmarks_are_survived(segmenter, values, scale, seed):
     found = segmenter(noise, faces)
     assert sum(found[0].parts.values()) == np.count_nonzero(found.labels)
     assert np.isfinite(segmenter.soft(noise, faces)["head"]).all()
+
+
+def test_two_views_of_a_mirrored_portrait_are_the_mirror_image_with_left_and_right_exchanged():
+    rng = np.random.default_rng(5)
+    settings = {"stem": 8, "widths": [8, 16], "depths": [1, 1], "neck": 8}
+    torch.manual_seed(3)
+    spec = default_spec("parser", licence="none: random weights", **settings)
+    spec = replace(spec, segmentation=replace(spec.segmentation, views=2))
+    runner = TorchRunner(create("parser", settings), spec)
+    portrait = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (256, 256))
+    both, one = Segmenter(runner), Segmenter(runner, views=1)
+    assert both.views == 2
+    mirrored = np.array(mirrored_labels(CELEBAMASK_LABELS), np.uint8)
+    expected = mirrored[both.labels(portrait)[:, ::-1]]
+    # Sums of the same numbers in the same order: equal but for the rare pixel where two labels tie.
+    assert np.mean(both.labels(np.ascontiguousarray(portrait[:, ::-1])) == expected) > 0.999
+    assert np.mean(one.labels(np.ascontiguousarray(portrait[:, ::-1])) == mirrored[one.labels(portrait)[:, ::-1]]) < 0.9
+    with pytest.raises(UsageError, match="views is 3; a parser takes 1 or 2"):
+        Segmenter(runner, views=3)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Put a trained parser into the package: biases of the labels, figures, provenance, ONNX, index.
 
-    tools/ship_parser.py RUN/best.safetensors --data celebamask:DIR [--data ...] [--name parser]
+    tools/ship_parser.py RUN/best.safetensors --data celebamask:DIR [--data ...] [--name parser] [--views 2]
 
 ``--data`` is what it was trained on: all is fitted on the tenth that was kept for choosing. A training that counts rare
 parts more finds too much of them, and F1 asks for another balance than the number of right pixels; so each label gets
@@ -47,12 +47,11 @@ STEPS = (1.0, 0.5, 0.25)
 
 def gathered(module, spec, samples):
     """Logits (n, labels, h, w) on the network's own grid, and the true labels there (n, h, w)."""
-    runner, size = TorchRunner(module, spec), spec.input.size
-    segmenter = Segmenter(runner)
+    segmenter, size = Segmenter(TorchRunner(module, spec)), spec.input.size
     logits, truth = [], []
     for sample in samples:
         image = cv2.resize(read(sample.path), (size, size), interpolation=cv2.INTER_AREA)
-        logits.append(runner.run(segmenter.prepare([image]))["logits"][0].astype(np.float16))
+        logits.append(segmenter.logits([image])[0].astype(np.float16))
         truth.append(cv2.resize(read_mask(sample.mask), logits[-1].shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT))
     return np.stack(logits), np.stack(truth)
 
@@ -90,9 +89,12 @@ def main():
     parser.add_argument("--data", action="append", required=True, metavar="celebamask:DIR")
     parser.add_argument("--name", default="parser")
     parser.add_argument("--biases", type=json.loads, help="JSON that an earlier call printed; not fitted again")
+    parser.add_argument("--views", type=int, choices=(1, 2), default=1, help="of each portrait, see the Spec")
     parser.add_argument("--most", type=int, default=400, help="portraits of the tenth that are used")
     options = parser.parse_args()
     module, spec = model_file.load(options.model)
+    assert spec.segmentation is not None  # a parser's Spec always has it
+    spec = replace(spec, segmentation=replace(spec.segmentation, views=options.views))
     plan = recipe.load(spec.provenance["recipe"])
     everything = {s.key: s for samples in read_portraits(options.data).values() for s in samples}
     samples = sorted(split(list(everything.values()))[1], key=lambda s: s.key)[: options.most]

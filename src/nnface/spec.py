@@ -5,7 +5,7 @@ a model file needs no companion and no constant is repeated in code. Reading one
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -51,6 +51,14 @@ LABEL_ORDERS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """Orders of the same labels, by name: the data set's own, and that of zllrunning/face-parsing.PyTorch and its kin."""
+
+
+def mirrored_labels(names: Sequence[str]) -> tuple[int, ...]:
+    """The number of the label that each label becomes in a mirror image: that of ``r_eye`` for ``l_eye``, its own for
+    ``nose`` and for a side whose other is not among the names."""
+    other = {"l_": "r_", "r_": "l_"}
+    partners = [other.get(name[:2], name[:2]) + name[2:] for name in names]
+    return tuple(names.index(p) if p in names else number for number, p in enumerate(partners))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,9 @@ class SegmentationSpec:
     """
 
     labels: tuple[str, ...]
+    views: Literal[1, 2] = 1
+    """A predictor takes the mean of the logits over so many views of a portrait, at so many times the cost: 2 are the
+    portrait and its mirror image, whose logits are mirrored back, left and right parts exchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,7 +310,8 @@ class _Reader:
         labels = self.texts(fields.get("labels"), "segmentation.labels")
         if not 2 <= len(labels) <= 256:
             raise self.error("segmentation.labels", "must be 2 to 256 names")
-        return SegmentationSpec(labels=labels)
+        views: Literal[1, 2] = self.choice({"views": 1, **fields}, "views", (1, 2))
+        return SegmentationSpec(labels=labels, views=views)
 
     def alignment(self, data: Any) -> AlignmentSpec:
         fields = self.known(self.as_object(data, "alignment"), AlignmentSpec, "alignment.")

@@ -26,7 +26,7 @@ from nnface.errors import NnfaceError
 from nnface.header import read_spec
 from nnface.image import read, read_reduced
 from nnface.predict.chips import whole
-from nnface.predict.classifier import Classifier, softmax, views
+from nnface.predict.classifier import Classifier, softmax, viewed
 from nnface.predict.detector import Detector, Size
 from nnface.predict.segmenter import Canvas, Segmenter
 from nnface.report.table import Table
@@ -255,7 +255,7 @@ def _classify(classifier: Classifier, path: str, batch: int, watch: Seconds) -> 
     watch.append(time.perf_counter())
     inputs = classifier.prepare([classifier.whole_chip(picture) for picture in pictures])
     watch.append(time.perf_counter())
-    runs = [classifier.runner.run(view) for view in views(inputs, classifier.meaning.views)]
+    runs = [classifier.runner.run(view) for view in viewed(inputs, classifier.views)]
     watch.append(time.perf_counter())
     for name in classifier.heads:
         softmax(np.mean([outputs[name] for outputs in runs], axis=0))
@@ -269,7 +269,7 @@ def _segment(segmenter: Segmenter, path: str, batch: int, watch: Seconds) -> NDA
     chips = [next(segmenter.chips(picture, whole(picture))) for picture in pictures]
     inputs = segmenter.prepare([chip for _, _, chip in chips])
     watch.append(time.perf_counter())
-    logits = segmenter.runner.run(inputs)["logits"]
+    logits = segmenter.viewed(inputs)
     watch.append(time.perf_counter())
     for picture, (index, transform, _), values in zip(pictures, chips, logits, strict=True):
         canvas = Canvas(whole(picture), segmenter.numbers, segmenter.size, {})

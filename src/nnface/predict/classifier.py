@@ -39,6 +39,7 @@ class Classifier:
         device: str = "cpu",
         threads: int | None = None,
         batch: int = BATCH,
+        views: Literal[1, 2, 4] | None = None,
     ) -> None:
         """Open the model.
 
@@ -47,9 +48,12 @@ class Classifier:
             device: ``cpu``, ``cuda``, ``cuda:N``, ``tensorrt`` or ``openvino``; see :func:`nnface.runtime.open_model`.
             threads: of the network; None: the physical cores that this process may use.
             batch: the most chips that go through the network together.
+            views: of each chip, see :attr:`nnface.spec.ClassificationSpec.views`: 1 for speed; None: as the Spec says.
+                Temperatures and confidences were fitted for the Spec's own number.
 
         Raises:
             ModelFileError: no such model, a damaged one, or one of another task.
+            UsageError: another number of views.
             DeviceError: the device is not there.
         """
         self.runner, self.name = opened(model, device, threads)
@@ -59,6 +63,9 @@ class Classifier:
         self.meaning = self.spec.classification
         self.size = self.spec.input.size
         self.batch_size = batch
+        self.views = self.meaning.views if views is None else views
+        if self.views not in (1, 2, 4):
+            raise UsageError(f"views is {views}; a classifier takes 1, 2 or 4")
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:
@@ -153,14 +160,14 @@ class Classifier:
     def logits(self, chips: Sequence[Pixels]) -> dict[str, NDArray[np.float32]]:
         """For each head (n, labels), as the network gives them; chips (size, size, 3) uint8 BGR.
 
-        Where the Spec names several views of a chip, the mean of what it gives for them.
+        Of several views of a chip, the mean of what it gives for them.
         """
         parts: dict[str, list[NDArray[np.float32]]] = {
             name: [np.zeros((0, len(labels)), np.float32)] for name, labels in self.meaning.heads.items()
         }
         for start in range(0, len(chips), self.batch_size):
             inputs = self.prepare(chips[start : start + self.batch_size])
-            runs = [self.runner.run(view) for view in views(inputs, self.meaning.views)]
+            runs = [self.runner.run(view) for view in viewed(inputs, self.views)]
             for name, rows in parts.items():
                 values = np.mean([outputs[name] for outputs in runs], axis=0)
                 if not np.isfinite(values).all():
@@ -188,7 +195,7 @@ class Classifier:
         )
 
 
-def views(inputs: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
+def viewed(inputs: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
     """The 1, 2 or 4 views of :attr:`nnface.spec.ClassificationSpec.views`, each (n, 3, size, size).
 
     Args:

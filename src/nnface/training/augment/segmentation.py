@@ -1,11 +1,8 @@
 """Variations of portraits with their label images: arrays in, arrays out, all from one generator."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from nnface.training.augment.faces import Image, laid, placement, worsened
 from nnface.training.recipe import PortraitAugment
@@ -22,7 +19,7 @@ def vary(image: Image, labels: Image, rng: Generator, plan: PortraitAugment, mir
         labels: (h, w), the same portrait in any resolution.
         rng: decides everything.
         plan: how much varies.
-        mirrored: (256,) the label that each label becomes in a mirror, see :func:`mirror_table`.
+        mirrored: (256,) the label that each label becomes in a mirror.
 
     Returns:
         (size, size, 3), and its labels (label_size, label_size), 255 outside the portrait.
@@ -33,14 +30,3 @@ def vary(image: Image, labels: Image, rng: Generator, plan: PortraitAugment, mir
     scale = np.array([image.shape[1] / labels.shape[1], image.shape[0] / labels.shape[0], 1.0])
     truth = laid(labels, place * scale, plan.label_size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, IGNORED)
     return varied, mirrored[truth] if mirror else truth
-
-
-def mirror_table(names: Sequence[str]) -> NDArray[np.uint8]:
-    """(256,) the label that each label becomes in a mirror: ``l_eye`` becomes ``r_eye``; the ignored one stays."""
-    table = np.arange(256, dtype=np.uint8)
-    for number, name in enumerate(names):
-        side, part = name[:2], name[2:]
-        other = {"l_": "r_", "r_": "l_"}.get(side, side) + part
-        if other in names:
-            table[number] = names.index(other)
-    return table

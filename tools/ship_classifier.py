@@ -74,8 +74,8 @@ def main():
         for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
             if row["model"] == options.name:
                 figures |= {f"fairface/holdout/{name}": value for name, value in row["figures"].items()}
-    average = {k: v for k, v in spec.provenance.items() if k == "average"}
-    provenance = {"recipe": plan.name, **average, **plan.provenance, "command": COMMAND}
+    ours = {"recipe": plan.name, **plan.provenance}  # what the file says besides stays: what it started from, averages
+    provenance = {**spec.provenance, **ours, "command": COMMAND}
     spec = replace(spec, figures=figures, licence=plan.licence, provenance=provenance)
     WEIGHTS.mkdir(exist_ok=True)
     place = WEIGHTS / f"{options.name}.onnx"

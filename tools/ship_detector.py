@@ -91,12 +91,13 @@ def main():
             if row["detector"] == f"nnface {options.name}":
                 for setting in ("easy", "medium", "hard"):
                     figures[f"widerface/holdout/{row['protocol']}/{setting}"] = round(row[setting] / 100, 4)
+    ours = {"recipe": plan.name, **plan.provenance}  # what the file says besides stays: what it started from, averages
     spec = replace(
         spec,
         detection=replace(spec.detection, min_score=score),
         figures=figures,
         licence=plan.licence,
-        provenance={"recipe": plan.name, **plan.provenance, "command": COMMAND.format(options.name, spec.input.size)},
+        provenance={**spec.provenance, **ours, "command": COMMAND.format(options.name, spec.input.size)},
     )
     WEIGHTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

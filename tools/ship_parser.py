@@ -115,12 +115,13 @@ def main():
         for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
             if row["model"] == options.name:
                 figures |= {f"celebamask/holdout/{name}": round(value, 4) for name, value in row["figures"].items()}
+    ours = {"recipe": plan.name, **plan.provenance}  # what the file says besides stays: what it started from, averages
     spec = replace(
         spec,
         alignment=default_spec(spec.architecture, **spec.settings).alignment,
         figures=figures,
         licence=plan.licence,
-        provenance={"recipe": plan.name, **plan.provenance, "command": COMMAND},
+        provenance={**spec.provenance, **ours, "command": COMMAND},
     )
     WEIGHTS.mkdir(exist_ok=True)
     place = WEIGHTS / f"{options.name}.onnx"

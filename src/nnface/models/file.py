@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from nnface.errors import ModelFileError, UsageError
 from nnface.files import write_atomic
-from nnface.header import open_header
+from nnface.header import read_content, read_header
 from nnface.models.create import create
 from nnface.models.layers import ClassificationNetwork, DetectionNetwork, SegmentationNetwork
 from nnface.spec import METADATA_KEY, DetectionSpec, Spec, parse
@@ -50,18 +51,16 @@ def load(path: str | Path) -> tuple[nn.Module, Spec]:
             reasonable, or with weights that do not fit its architecture or are not finite.
     """
     path = Path(path)
-    kind, spec = open_header(path)
+    content = read_content(path)  # once, so that what is checked is what is loaded
+    kind, spec = read_header(memoryview(content), str(path))
     if kind != "safetensors":
         raise ModelFileError(f"{path} is an ONNX file, which cannot be trained or exported; use the .safetensors file")
     network = _build(path, spec, "meta")
     try:
-        with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            layout = {name: (str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
-            _check_layout(path, network, layout, spec)
-            state = {name: file.get_tensor(name) for name in layout}
-    except (SafetensorError, OSError, ValueError) as error:
+        state = from_bytes(content)
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type that torch has no word for
         raise ModelFileError(f"{path} is damaged: {error}; fetch or export it again") from error
+    _check_layout(path, network, {name: _kind(tensor) for name, tensor in state.items()}, spec)
     _check_finite(path, state)
     module = _build(path, spec, "cpu")
     module.load_state_dict(state)
@@ -155,5 +154,15 @@ def _storable(tensor: Tensor) -> Tensor:
 
 
 def _kind(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
-    names = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
-    return names.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
+    return _TYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape)
+
+
+_TYPES = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+"""Types in safetensors' words."""

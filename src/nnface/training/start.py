@@ -12,6 +12,7 @@ from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.interchange import coco, voc, yolo
 from nnface.datasets.samples import AttributeSample, DetectionSample, SegmentationSample
 from nnface.errors import ModelFileError, UsageError
+from nnface.files import sha256
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.detection import DetectionTask, normalised
@@ -56,6 +57,8 @@ def start(
         cv2.setNumThreads(threads)
     if init is not None and plan.model.backbone is not None:
         raise UsageError("--init and model.backbone both name weights to start from; give one of them")
+    folder = out if out is not None else Path("runs") / plan.name
+    plan = _with_origin(plan, init, folder if resume else None)
     task: AnyTask
     if isinstance(plan, recipe.DetectionRecipe):
         task = DetectionTask(plan, read_sources(data))
@@ -65,8 +68,19 @@ def start(
         task = SegmentationTask(plan, read_portraits(data))
     if init is not None and not resume:  # a resumed run has its weights in its state
         task.init = _weights_of(init, task)
-    folder = out if out is not None else Path("runs") / plan.name
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
+
+
+def _with_origin(plan: recipe.Recipe, init: str | Path | None, resumed: Path | None) -> recipe.Recipe:
+    """The recipe whose provenance says which weights the run started from: what it trains carries that line."""
+    provenance = {name: words for name, words in plan.provenance.items() if name != "init"}
+    if resumed is not None:  # as it was begun, whether or not --init is given again
+        kept = resumed / "recipe.toml"
+        begun = recipe.load(str(kept)).provenance if kept.is_file() else {}
+        provenance |= {name: words for name, words in begun.items() if name == "init"}
+    elif init is not None:
+        provenance["init"] = f"{Path(init).name} (sha256 {sha256(resolve(init))})"
+    return plan.model_copy(update={"provenance": provenance})
 
 
 AnyTask = DetectionTask | AttributesTask | SegmentationTask

@@ -9,12 +9,12 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +37,10 @@ CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, bytes, changed, problem,
 CREATE TABLE IF NOT EXISTS copies (path TEXT PRIMARY KEY, grey);
 CREATE TABLE IF NOT EXISTS pairs (key PRIMARY KEY, found);
 """
+
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class Seen(NamedTuple):
@@ -230,3 +234,18 @@ def sizes(paths: Sequence[Path], cache: Cache) -> list[tuple[int, int] | None]:
 
     with ThreadPoolExecutor(cores(), "nnface") as pool:
         return list(pool.map(size, paths))
+
+
+def mapped(call: Callable[[Item], Answer], items: Sequence[Item], workers: int | None = None) -> Iterator[Answer]:
+    """Answers in order, by several threads, with no more than a few items under way; stops soon when it is left."""
+    count = workers or cores()
+    pool = ThreadPoolExecutor(count)
+    try:
+        coming = iter(items)
+        under_way: list[Future[Answer]] = [pool.submit(call, item) for item in islice(coming, 4 * count)]
+        while under_way:
+            answer = under_way.pop(0).result()
+            under_way += [pool.submit(call, item) for item in islice(coming, 1)]
+            yield answer
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -3,12 +3,12 @@
     python benchmarks/ladder.py detect --data coco:wider.json --model runs/b/best.safetensors --against default \
         --step "portraits laid over crops" --cost 1.3 --command "nnface train detector-default-640 ..."
 
-TASK is detect, attributes or parse; ``--views 1`` measures a classifier or parser at one view whatever its Spec says.
-``--data`` is what the training was given (detection: the sources of its recipe's
-``evaluation``). The row goes to ``results/ladder-TASK.json``, in place of one with the same ``--step``, and
-``benchmarks/tables.py`` writes the tables. The difference from ``--against`` has the 95 % interval of a bootstrap that
-draws the same pictures for both: where that holds 0 the step is no difference. The tenth has a say in which checkpoint
-a run keeps, so its figures flatter a little; the hold-out has none.
+TASK is detect, attributes or parse. ``--views 1`` measures a classifier or parser at one view, whatever its Spec says.
+``--data`` is what the training was given (detection: the sources of its recipe's ``evaluation``). The row goes to
+``results/ladder-TASK.json``, in place of one with the same ``--step``, and ``benchmarks/tables.py`` writes the tables.
+The difference from ``--against`` has the 95 % interval of a bootstrap that draws the same pictures for both: where that
+holds 0 the step is no difference. The tenth has a say in which checkpoint a run keeps, so its figures flatter a little;
+the hold-out has none.
 """
 
 import argparse
@@ -105,6 +105,8 @@ def main() -> None:
     parser.add_argument("--cost", type=float, required=True, help="CPU-hours of this step's training")
     parser.add_argument("--command", required=True, help="that trains it")
     options = parser.parse_args()
+    if options.task == "detect" and options.views:
+        parser.error("--views is of classifiers and parsers")
     asked = Asked(options.protocol, options.views)
     figures, differences = tasks[options.task](options.data, options.model, options.against, asked)
     path = RESULTS / f"ladder-{options.task}.json"
@@ -116,6 +118,7 @@ def main() -> None:
         "cpu_hours": options.cost,
         "command": options.command,
         **({"protocol": options.protocol} if options.task == "detect" else {}),
+        **({"views": options.views} if options.views else {}),
     }
     rows = [row if old["step"] == options.step else old for old in rows]
     rows += [row] if row not in rows else []

@@ -143,7 +143,7 @@ def main() -> None:
         reference = Segmenter(exported(folder, "bisenet-resnet18", {}), threads=options.threads)
         names = {Path(options.model).name: ours, "BiSeNet-ResNet-18": reference}
         batches = {k: s.prepare([resized(portrait, s.size)] * options.batch) for k, s in names.items()}
-        times = best({k: partial(s.runner.run, batches[k]) for k, s in names.items()}, options.rounds)
+        times = best({k: partial(s.mean_logits, batches[k]) for k, s in names.items()}, options.rounds)
         whole = best({"whole": partial(ours.labels, portrait)}, options.rounds)["whole"]
         print(f"faces a second at batch {options.batch}, {options.threads} threads, {platform.machine()}")
         for k, s in names.items():

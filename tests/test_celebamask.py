@@ -274,7 +274,7 @@ def test_the_real_parts_merge_to_their_label_images_to_the_pixel(tmp_path):
     tar = shared("data/celebamask-dev.tar")
     root = members(tar, "parts", tmp_path)
     annotations = members(tar, "annotations", tmp_path)
-    done = merging.prepare(root, annotations=annotations)
+    done = merging.merge_all(root, annotations=annotations)
     assert done.merged == 13
     with tarfile.open(tar) as archive:
         names = {Path(m.name).stem: m for m in archive.getmembers() if "/masks/" in f"/{m.name}"}
@@ -295,7 +295,7 @@ def times(root: Path) -> dict[str, int]:
 
 def test_parts_are_painted_over_each_other_in_the_order_of_the_labels(tmp_path):
     root = published(tmp_path)
-    done = merging.prepare(root)
+    done = merging.merge_all(root)
     assert (done.merged, done.kept, done.lists) == (4, 0, {"train": 2, "val": 1, "test": 1})
     assert any("partial: 4 of 30,000" in note for note in done.notes)
     for index in FACES:
@@ -306,18 +306,18 @@ def test_parts_are_painted_over_each_other_in_the_order_of_the_labels(tmp_path):
 
 def test_preparing_again_changes_nothing_and_mends_what_is_damaged(tmp_path):
     root = published(tmp_path)
-    merging.prepare(root)
+    merging.merge_all(root)
     before = times(root)
-    assert (again := merging.prepare(root)).kept == 4
+    assert (again := merging.merge_all(root)).kept == 4
     assert again.merged == 0
     assert times(root) == before
     damaged = root / "masks/7.png"
     damaged.write_bytes(damaged.read_bytes()[:-30])
     (root / "masks/0.png").unlink()
-    assert merging.prepare(root).merged == 2
+    assert merging.merge_all(root).merged == 2
     assert (celebamask.read_mask(damaged) == label_image(7)).all()
     assert times(root)["1.png"] == before["1.png"]
-    assert merging.prepare(root, force=True).merged == 4
+    assert merging.merge_all(root, force=True).merged == 4
 
 
 def test_an_interrupted_preparation_goes_on(tmp_path):
@@ -330,11 +330,11 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        merging.prepare(root, workers=1, advance=interrupt)
+        merging.merge_all(root, workers=1, advance=interrupt)
     there = times(root)
     assert len(there) >= 2
     assert all(celebamask.read_mask(root / "masks" / name).shape == (32, 32) for name in there)
-    done = merging.prepare(root)
+    done = merging.merge_all(root)
     assert (done.merged, done.kept) == (4 - len(there), len(there))
     assert curate.verify(root).problems == []
 
@@ -342,14 +342,14 @@ def test_an_interrupted_preparation_goes_on(tmp_path):
 def test_preparing_says_what_is_missing(tmp_path):
     root = published(tmp_path)
     (root / "CelebA-HQ-img/1.jpg").unlink()
-    done = merging.prepare(root)
+    done = merging.merge_all(root)
     assert done.merged == 3
     assert "1 faces lack their picture or all of their parts and were left out, the first 1" in done.notes
     (root / PARTITION).unlink()
     with pytest.raises(DataError, match=f"{PARTITION} is not there"):
-        merging.prepare(root)
+        merging.merge_all(root)
     with pytest.raises(DataError, match="must hold CelebA-HQ-img/"):
-        merging.prepare(tmp_path / "elsewhere")
+        merging.merge_all(tmp_path / "elsewhere")
 
 
 def test_parts_that_do_not_fit_are_named(tmp_path):
@@ -357,10 +357,10 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
     path = sorted((root / "CelebAMask-HQ-mask-anno/0").glob("00007_[!s]*.png"))[0]
     cv2.imwrite(str(path), np.zeros((16, 16, 3), np.uint8))
     with pytest.raises(DataError, match=f"{path.name} is 16 x 16, others of its face 32 x 32"):
-        merging.prepare(root)
+        merging.merge_all(root)
     path.rename(path.with_name("00007_beard.png"))
     with pytest.raises(DataError, match=r"00007_beard.png is not named"):
-        merging.prepare(root)
+        merging.merge_all(root)
 
 
 # Verify and show
@@ -369,7 +369,7 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
 def test_a_partial_set_is_not_wrong(tmp_path):
     root = published(tmp_path)
     assert curate.verify(root).problems == []
-    merging.prepare(root)
+    merging.merge_all(root)
     found = curate.verify(root)
     assert found.problems == []
     assert any("partial: 4 of 30,000" in note for note in found.notes)
@@ -397,7 +397,7 @@ def wrong_mask(root: Path) -> None:
 )
 def test_what_is_wrong_is_told(tmp_path, spoil, words):
     root = published(tmp_path)
-    merging.prepare(root)
+    merging.merge_all(root)
     spoil(root)
     assert any(re.search(words, problem) for problem in curate.verify(root).problems)
 

@@ -23,6 +23,7 @@ from nnface.predict.classifier import Classifier, softmax, viewed
 from nnface.predict.detector import Detector
 from nnface.results import Faces, words
 from nnface.runtime.torch import TorchRunner
+from nnface.spec import parse
 from processes import nnface
 from test_parity_networks import formula_input, formula_tensor
 from tiny_models import bright_detector, squares
@@ -147,7 +148,8 @@ def test_alone_or_together_by_torch_or_onnx_it_is_the_same(small, exported):
 def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     module, spec = small
     meaning = replace(spec.classification, views=count)
-    classifier = Classifier(TorchRunner(module, replace(spec, classification=meaning)))
+    told = parse(replace(spec, classification=meaning).to_json(), "test")
+    classifier = Classifier(TorchRunner(module, told))
     size, step = classifier.size, classifier.size // 32
     chip = noise(size, size)
     inputs = classifier.prepare([chip])

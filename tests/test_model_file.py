@@ -231,6 +231,16 @@ def test_every_tensor_is_accounted_for(file, network, spec):
     )
 
 
+def test_a_type_that_torch_has_no_word_for(file, spec):
+    header = {
+        "__metadata__": {"nnface": spec.to_json()},
+        "base_net.0.0.weight": {"dtype": "F8_E8M0", "shape": [4], "data_offsets": [0, 4]},
+    }
+    words = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(words)) + words + bytes(4))
+    refused(file, "numbers of a type that is not known here: 'F8_E8M0'")
+
+
 def test_weights_that_are_not_finite(file, network, spec):
     state = dict(network.state_dict())
     state["base_net.3.0.weight"] = torch.full_like(state["base_net.3.0.weight"], float("inf"))

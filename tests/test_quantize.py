@@ -16,7 +16,7 @@ from nnface.datasets.samples import DetectionSample
 from nnface.errors import DataError, ModelFileError, NnfaceError, UsageError
 from nnface.evaluation import agreement
 from nnface.evaluation.agreement import Agreement, Comparison
-from nnface.export import quantize
+from nnface.export import cost, quantize
 from nnface.export.pipeline import build
 from nnface.header import read_spec
 from nnface.runtime.onnx import OnnxRunner
@@ -99,7 +99,7 @@ def test_the_file_and_the_json_beside_it_say_what_it_costs(small):
     assert written["comparison"]["after"] == pytest.approx(dict(report.comparison.after))
     assert written["faster"] == pytest.approx(report.faster) and written["machine"]["onnxruntime"]
     assert list(written["speed"]) == ["float32", "int8"] and set(written["tried"]) == {"minmax"}
-    shown = [table.markdown() for table in quantize.tables(report)]
+    shown = [table.markdown() for table in cost.tables(report)]
     assert "landmark_error" in shown[0] and "int8" in shown[-1]
     with pytest.raises(UsageError, match="is int8 already"):
         build(out, out.with_name("b.onnx"), precision="fp16")

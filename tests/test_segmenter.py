@@ -1,6 +1,7 @@
 """Labels lie on the right pixels of the photograph: turned, cut, overlapping faces, and portraits of any shape."""
 
 import io
+import json
 from dataclasses import replace
 
 import cv2
@@ -20,7 +21,7 @@ from nnface.predict.detector import Detector
 from nnface.predict.segmenter import HEAD, PARTS, Canvas, Segmenter
 from nnface.results import Faces, part_words
 from nnface.runtime.torch import TorchRunner
-from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
+from nnface.spec import CELEBAMASK_LABELS, mirrored_labels, parse
 from tiny_models import PARSER_POINTS, bright_detector, palette_parser, segmentation_spec, squares
 
 NUMBER = {name: number for number, name in enumerate(CELEBAMASK_LABELS)}
@@ -433,11 +434,11 @@ def test_any_landmarks_are_survived(segmenter, values, scale, seed):
 
 def test_two_views_of_a_mirrored_portrait_are_the_mirror_image_with_left_and_right_exchanged():
     rng = np.random.default_rng(5)
-    settings = {"stem": 8, "widths": [8, 16], "depths": [1, 1], "neck": 8}
+    small = {"stem": 8, "widths": [8, 16], "depths": [1, 1], "neck": 8}
     torch.manual_seed(3)
-    spec = default_spec("parser", licence="none: random weights", **settings)
-    spec = replace(spec, segmentation=replace(spec.segmentation, views=2))
-    runner = TorchRunner(create("parser", settings), spec)
+    spec = default_spec("parser", licence="none: random weights", **small)
+    spec = parse(replace(spec, segmentation=replace(spec.segmentation, views=2)).to_json(), "test")
+    runner = TorchRunner(create("parser", small), spec)
     portrait = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (256, 256))
     both, one = Segmenter(runner), Segmenter(runner, views=1)
     assert both.views == 2
@@ -448,3 +449,7 @@ def test_two_views_of_a_mirrored_portrait_are_the_mirror_image_with_left_and_rig
     assert np.mean(one.labels(np.ascontiguousarray(portrait[:, ::-1])) == mirrored[one.labels(portrait)[:, ::-1]]) < 0.9
     with pytest.raises(UsageError, match="views is 3; a parser takes 1 or 2"):
         Segmenter(runner, views=3)
+    asked = json.loads(spec.to_json())
+    asked["segmentation"]["views"] = 4
+    with pytest.raises(ModelFileError, match="views"):
+        parse(json.dumps(asked), "test")

@@ -20,7 +20,7 @@ from nnface.models.create import create
 from nnface.predict.segmenter import Segmenter
 from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
 from nnface.training import recipe
-from nnface.training.augment.segmentation import IGNORED, vary
+from nnface.training.augment.segmentation import IGNORED, MIRRORED, vary
 from nnface.training.initial import backbone
 from nnface.training.losses.segmentation import cross_entropy, dice
 from nnface.training.recipe import PortraitAugment
@@ -59,8 +59,6 @@ balance = 0.5
 STILL = PortraitAugment(
     size=64, label_size=64, shift=0, scale=0, rotate=0, flip=False, color=0, grey=0, blur=0, reduce=0
 )
-MIRRORED = np.arange(256, dtype=np.uint8)
-MIRRORED[: len(CELEBAMASK_LABELS)] = mirrored_labels(CELEBAMASK_LABELS)
 SKIN, LEFT, RIGHT, HAIR, HAT = (CELEBAMASK_LABELS.index(n) for n in ("skin", "l_eye", "r_eye", "hair", "hat"))
 COLOURS = {0: (20, 20, 20), SKIN: (120, 160, 220), LEFT: (250, 40, 40), RIGHT: (250, 40, 40), HAIR: (10, 60, 90)}
 
@@ -191,14 +189,14 @@ def test_variations_carry_their_labels_along(seed, shape):
     labels = cv2.resize(rng.integers(0, 19, (5, 5)).astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
     image = np.repeat((labels * 12)[..., None], 3, 2)
     plan = PortraitAugment(size=64, label_size=64, flip=False, color=0, grey=0, blur=0, reduce=0)
-    varied, truth = vary(image, labels, rng, plan, MIRRORED)
+    varied, truth = vary(image, labels, rng, plan)
     assert varied.shape == (64, 64, 3) and truth.shape == (64, 64)
     inside = cv2.erode((truth != IGNORED).astype(np.uint8), np.ones((9, 9))) > 0
     same = cv2.morphologyEx(truth, cv2.MORPH_GRADIENT, np.ones((9, 9))) == 0
     sure = np.zeros((64, 64), bool)  # what lies beyond the border mixes into the pixels there
     sure[4:-4, 4:-4] = (inside & same)[4:-4, 4:-4]
     assert np.abs(varied[sure][:, 0].astype(int) - truth[sure] * 12).max(initial=0) <= 1
-    plain, still = vary(image, labels, rng, STILL, MIRRORED)
+    plain, still = vary(image, labels, rng, STILL)
     np.testing.assert_array_equal(still, cv2.resize(labels, (64, 64), interpolation=cv2.INTER_NEAREST_EXACT))
     assert plain.shape == (64, 64, 3)
 
@@ -212,7 +210,7 @@ def test_a_mirror_swaps_left_and_right_and_twice_is_the_identity():
     image, labels = portrait(np.random.default_rng(1))
     flipped = STILL.model_copy(update={"flip": True, "size": 96, "label_size": 96})
     for seed in range(10):
-        varied, truth = vary(image, labels, np.random.default_rng(seed), flipped, table)
+        varied, truth = vary(image, labels, np.random.default_rng(seed), flipped)
         if np.array_equal(varied, image[:, ::-1]):
             np.testing.assert_array_equal(truth, table[labels[:, ::-1]])
             again = table[truth[:, ::-1]]

@@ -246,13 +246,14 @@ def test_weights_say_what_they_started_from_after_a_resume_too(small, data, tmp_
     source = [f"widerface:{data}"]
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=1"])
     assert "init" not in model_file.load(first)[1].provenance
-    began = f"best.safetensors (sha256 {hashlib.sha256(first.read_bytes()).hexdigest()})"
+    began = f"small (sha256 {hashlib.sha256(first.read_bytes()).hexdigest()})"
     second = start(str(small), source, tmp_path / "b", init=first, overrides=["loop.steps=2", "loop.save_every=1"])
     assert model_file.load(second)[1].provenance["init"] == began
     first.unlink()  # a resumed run does not need it
     for name in ("best", "last"):
         (tmp_path / "b" / f"{name}.safetensors").unlink()
-    start(str(small), source, tmp_path / "b", resume=True, overrides=["loop.steps=2", "loop.save_every=1"])
+    plan = ["loop.steps=2", "loop.save_every=1"]
+    start(str(small), source, tmp_path / "b", resume=True, init=first, overrides=plan)
     assert model_file.load(tmp_path / "b" / "last.safetensors")[1].provenance["init"] == began
     # The recipe of that run as a recipe of its own: what starts afresh does not claim that origin.
     fresh = start(str(tmp_path / "b" / "recipe.toml"), source, tmp_path / "c", overrides=["loop.steps=1"])

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Put a trained parser into the package: biases of the labels, figures, provenance, ONNX, index.
 
-    tools/ship_parser.py RUN/best.safetensors --data celebamask:DIR [--data ...] [--name parser] [--views 2]
+    tools/ship_parser.py RUN/best.safetensors --data celebamask:DIR [--data ...] [--name parser] [--recipe NAME]
+        [--views 2]
 
 ``--data`` is what it was trained on: all is fitted on the tenth that was kept for choosing. A training that counts rare
 parts more finds too much of them, and F1 asks for another balance than the number of right pixels; so each label gets
@@ -24,6 +25,7 @@ import torch
 
 from nnface.datasets.celebamask import read_mask
 from nnface.datasets.samples import split
+from nnface.evaluation import celebamask as evaluation
 from nnface.export.onnx import export
 from nnface.files import atomic_path
 from nnface.image import read
@@ -33,7 +35,7 @@ from nnface.models.create import default_spec
 from nnface.models.halves import halved
 from nnface.predict.segmenter import Segmenter
 from nnface.runtime.torch import TorchRunner
-from nnface.spec import CELEBAMASK_LABELS
+from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
 from nnface.training import recipe
 from nnface.training.start import read_portraits
 from nnface.zoo import index
@@ -64,16 +66,16 @@ def mean_f1(logits, truth, biases):
     return parsing.scores(matrix).mean_f1
 
 
-def fitted(logits, truth):
-    """(labels,) float16: what is added to the logits; the background's stays 0."""
+def fitted(logits, truth, partners):
+    """(labels,) float16: what is added to the logits; the background's stays 0, and partners have one value."""
     biases = np.zeros(logits.shape[1], np.float16)
     best = mean_f1(logits, truth, biases)
     for step in STEPS:
-        for label in range(1, len(biases)):
+        for label in (n for n in range(1, len(biases)) if n <= partners[n]):
             for move in (-step, step):
                 while True:
                     tried = biases.copy()
-                    tried[label] += move
+                    tried[[*{label, partners[label]}]] += move
                     found = mean_f1(logits, truth, tried)
                     if found <= best + 1e-5:
                         break
@@ -90,27 +92,34 @@ def main():
     parser.add_argument("--name", default="parser")
     parser.add_argument("--biases", type=json.loads, help="JSON that an earlier call printed; not fitted again")
     parser.add_argument("--views", type=int, choices=(1, 2), default=1, help="of each portrait, see the Spec")
+    parser.add_argument("--recipe", help="where it is not the one that the file names")
     parser.add_argument("--most", type=int, default=400, help="portraits of the tenth that are used")
     options = parser.parse_args()
     module, spec = model_file.load(options.model)
     assert spec.segmentation is not None  # a parser's Spec always has it
     spec = replace(spec, segmentation=replace(spec.segmentation, views=options.views))
-    plan = recipe.load(spec.provenance["recipe"])
+    plan = recipe.load(options.recipe or spec.provenance["recipe"])
+    # A mirror image's logits come back with left and right exchanged, so that the two sides share what is added.
+    alone = tuple(range(len(CELEBAMASK_LABELS)))
+    partners = alone if options.views == 1 else mirrored_labels(CELEBAMASK_LABELS)
     everything = {s.key: s for samples in read_portraits(options.data).values() for s in samples}
     samples = sorted(split(list(everything.values()))[1], key=lambda s: s.key)[: options.most]
     if options.biases is None:
         logits, truth = gathered(module, spec, samples)
         plain = np.zeros(logits.shape[1], np.float16)
-        crossed = fitted(logits[0::2], truth[0::2])
+        crossed = fitted(logits[0::2], truth[0::2], partners)
         before, after = (mean_f1(logits[1::2], truth[1::2], b) for b in (plain, crossed))
         print(f"the other half: mean F1 {before:.4f} without biases, {after:.4f} with those of the first half")
-        biases = fitted(logits, truth) if after > before else plain
+        biases = fitted(logits, truth, partners) if after > before else plain
         print(json.dumps({name: float(b) for name, b in zip(CELEBAMASK_LABELS, biases, strict=True) if b}))
     else:
         biases = np.array([options.biases.get(name, 0.0) for name in CELEBAMASK_LABELS])
+        if not np.array_equal(biases, biases[list(partners)]):
+            raise SystemExit("with two views left and right parts have the same biases")
     with torch.no_grad():
         module.classify.bias += torch.from_numpy(biases.astype(np.float32))
-    figures = {f"celebamask/tenth/{name}": value for name, value in spec.figures.items() if "/" not in name}
+    result = evaluation.evaluate(Segmenter(TorchRunner(module, spec)).labels, samples)
+    figures = {f"celebamask/tenth/{name}": round(value, 4) for name, value in result.figures.items()}
     if RESULTS.is_file():
         for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
             if row["model"] == options.name:

@@ -157,10 +157,33 @@ function chipOf(face, plan, size) {
   return [scale, 0, 0, scale, size / 2 - scale * (x1 + x2) / 2, size / 2 - scale * (y1 + y2) / 2];
 }
 
+/** A chip's logits; of two views, the mean with those of its mirror image, mirrored back, left and right exchanged. */
+async function logitsOf(session, spec, chip) {
+  const { logits } = await session.run({ input: chip });
+  if (spec.segmentation.views !== 2) return logits;
+  const mirrored = ({ data, dims }, from = (channel) => channel) => {
+    const [, channels, rows, columns] = dims, result = new Float32Array(data.length);
+    for (let i = 0; i < data.length; i++) {
+      const channel = Math.floor(i / (rows * columns)) % channels, row = Math.floor(i / columns) % rows;
+      result[i] = data[(from(channel) * rows + row) * columns + columns - 1 - i % columns];
+    }
+    return result;
+  };
+  const labels = spec.segmentation.labels, other = { l_: "r_", r_: "l_" };
+  const partners = labels.map((name, channel) => {
+    const partner = labels.indexOf((other[name.slice(0, 2)] ?? name.slice(0, 2)) + name.slice(2));
+    return partner < 0 ? channel : partner;
+  });
+  const seen = await session.run({ input: new ort.Tensor("float32", mirrored(chip), chip.dims) });
+  const back = mirrored(seen.logits, (channel) => partners[channel]);
+  return { dims: logits.dims, data: logits.data.map((value, i) => (value + back[i]) / 2) };
+}
+
 /** A face's parts as a picture in the palette's colours, `fine` x `fine` pixels over its chip, and their pixel counts. */
 async function segment({ session, spec }, picture, transform, fine) {
   const size = spec.input.size, labels = spec.segmentation.labels;
-  const { logits } = await session.run({ input: input(picture, transform, size, size, { ...spec.input, fit: "stretch" }) });
+  const chip = input(picture, transform, size, size, { ...spec.input, fit: "stretch" });
+  const logits = await logitsOf(session, spec, chip);
   const [, count, rows, columns] = logits.dims;
   const image = new ImageData(fine, fine), parts = {};
   for (let i = 0; i < fine * fine; i++) {

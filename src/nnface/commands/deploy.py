@@ -136,11 +136,11 @@ def export(
         spec, report = build(source, out, precision=precision, with_nms=with_nms, say=say, **options)
     click.echo(f"{out}: {spec.architecture}, {'checked' if report or with_nms else 'equal to torch'}")
     if report is not None:
-        from nnface.export import quantize
+        from nnface.export import cost
 
-        for table in quantize.tables(report):
+        for table in cost.tables(report):
             table.show()
-        for warning in quantize.warnings(report):
+        for warning in cost.warnings(report):
             say(f"warning: {warning}")
 
 

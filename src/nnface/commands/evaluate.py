@@ -224,6 +224,7 @@ def evaluate_fairface(
     """Measure a classifier on FairFace: accuracy, and for whom it fails."""
     from nnface.commands.output import progress
     from nnface.evaluation import fairface as attributes
+    from nnface.evaluation import fairness_report
     from nnface.predict.classifier import Classifier
     from nnface.predict.detector import Detector
 
@@ -242,20 +243,20 @@ def evaluate_fairface(
     if compare is not None:
         other = Classifier(compare, device=device, threads=threads, batch=batch)
         others = list(attributes.run(other, attributes.fitting(other, faces), finder))
-        differences = attributes.differences_table(
+        differences = fairness_report.differences_table(
             attributes.compare(classifier.meaning, found, other.meaning, others), compare
         )
     about = {"model": model, "data": f"{data}, {part}", "crop": crop, "device": device}
     if crop == "faces":
         about["detector"] = detector
     if json_file != "-":
-        attributes.figures_table(result).show()
-        attributes.certainty_table(result).show()
+        fairness_report.figures_table(result).show()
+        fairness_report.certainty_table(result).show()
         if differences is not None:
             differences.show()
-    _write_json(json_file, attributes.figures_json(result.figures))
+    _write_json(json_file, fairness_report.figures_json(result.figures))
     if save is not None:
-        attributes.save(result, save, about, differences)
+        fairness_report.save(result, save, about, differences)
 
 
 @evaluate.command("utkface")
@@ -293,6 +294,7 @@ def evaluate_utkface(
     from nnface.commands.output import progress, say
     from nnface.datasets import utkface
     from nnface.evaluation import fairface as attributes
+    from nnface.evaluation import fairness_report
     from nnface.predict.classifier import Classifier
     from nnface.predict.detector import Detector
 
@@ -310,12 +312,12 @@ def evaluate_utkface(
             done()
     result = attributes.score(*attributes.joined_races(classifier.meaning, found))
     if json_file != "-":
-        attributes.figures_table(result, "UTKFace").show()
-        attributes.certainty_table(result).show()
-    _write_json(json_file, attributes.figures_json(result.figures))
+        fairness_report.figures_table(result, "UTKFace").show()
+        fairness_report.certainty_table(result).show()
+    _write_json(json_file, fairness_report.figures_json(result.figures))
     if save is not None:
         about = {"model": model, "data": str(data), "crop": crop, "device": device}
-        attributes.save(result, save, about | ({"detector": detector} if finder else {}), name="UTKFace")
+        fairness_report.save(result, save, about | ({"detector": detector} if finder else {}), name="UTKFace")
 
 
 @evaluate.command("celebamask")

@@ -70,7 +70,7 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
             colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
             seen = look([s.path for s in samples], cache, advance)
             problems = mapped(
-                lambda p: _problems(*p, by_key.get(p[0].key), colours), list(zip(samples, seen, strict=True)), None
+                lambda p: _problems(*p, by_key.get(p[0].key), colours), list(zip(samples, seen, strict=True))
             )
             _gather(problems, "faces", len(samples), found, advance)
             by_path = {one.path: one for one in seen}
@@ -83,7 +83,7 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
             whole = [face for face in faces if face.parts and face.picture.is_file()]
             seen = look([face.picture for face in whole], cache, advance)
             _gather(
-                mapped(lambda p: _face_problems(*p), list(zip(whole, seen, strict=True)), None),
+                mapped(lambda p: _face_problems(*p), list(zip(whole, seen, strict=True))),
                 "faces",
                 len(whole),
                 found,
@@ -243,7 +243,7 @@ def areas(samples: Sequence[SegmentationSample], advance: Advance = lambda: None
         return np.bincount(labels.ravel(), minlength=len(CELEBAMASK_LABELS)).astype(np.int64)
 
     counts = np.zeros((len(samples), len(CELEBAMASK_LABELS)), np.int64)
-    for number, counted in enumerate(mapped(one, samples, None)):
+    for number, counted in enumerate(mapped(one, samples)):
         counts[number] = counted
         advance()
     return counts

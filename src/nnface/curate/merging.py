@@ -22,8 +22,8 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(kw_only=True)
-class Prepared:
-    """What :func:`prepare` did."""
+class Merged:
+    """What :func:`merge_all` did."""
 
     merged: int = 0
     """Label images that it wrote."""
@@ -35,14 +35,14 @@ class Prepared:
     """What is worth knowing: a partial set, faces that were left out."""
 
 
-def prepare(
+def merge_all(
     root: str | Path,
     *,
     annotations: str | Path | None = None,
     force: bool = False,
     workers: int | None = None,
     advance: Advance = lambda: None,
-) -> Prepared:
+) -> Merged:
     """Merge the part PNGs of the published layout to label images, and write the official split as lists.
 
     Into the same folder go ``masks/0.png`` and so on, 8-bit grey, and ``train.txt``, ``val.txt`` and ``test.txt``; the
@@ -68,7 +68,7 @@ def prepare(
     whole = [face for face in faces if face.parts and face.picture.is_file()]
     if not whole:
         raise DataError(f"{root} holds no face with both a picture and parts")
-    done = Prepared()
+    done = Merged()
     if len(whole) < len(faces):
         first = next(face for face in faces if not face.parts or not face.picture.is_file())
         done.notes.append(
@@ -130,7 +130,8 @@ def merge(parts: Mapping[str, Path]) -> Labels:
 
 
 def find_annotations(root: Path, folder: str | Path | None = None) -> tuple[Path, Path]:
-    """CelebAMask-HQ's mapping and CelebA's partition, in a folder, or else in ``root`` or its ``annotations``.
+    """CelebAMask-HQ's mapping and CelebA's partition: in ``folder`` where one is given, else in ``root`` or its
+    ``annotations``.
 
     Raises:
         DataError: one of them is not there.

@@ -49,7 +49,7 @@ def prepare(
     WIDER FACE: ``WIDER_*/images``, ``wider_face_split``, ``retinaface``, ``ground_truth``; box texts that are missing
     are written from the ``.mat`` lists. FairFace: ``train`` and ``val`` beside the label files, and the pictures of
     padding 1.25 in the same way below ``padding125``. CelebAMask-HQ: merged masks and the official lists, see
-    :func:`nnface.curate.merging.prepare`.
+    :func:`nnface.curate.merging.merge_all`.
 
     Args:
         data: the data set.
@@ -203,7 +203,7 @@ def _derive_celebamask(root: Path, memory: Memory, done: Prepared, force: bool, 
         merged += 1
         advance("masks", merged, None)
 
-    result = merging.prepare(root, force=force, advance=step)
+    result = merging.merge_all(root, force=force, advance=step)
     if archives:
         memory.put("derived", "celebamask", archives=archives, masks=_count(root / "masks"))
     say(f"{root / 'masks'}: {result.merged:,} label images were merged, {result.kept:,} were there")

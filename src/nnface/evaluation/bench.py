@@ -269,7 +269,7 @@ def _segment(segmenter: Segmenter, path: str, batch: int, watch: Seconds) -> NDA
     chips = [next(segmenter.chips(picture, whole(picture))) for picture in pictures]
     inputs = segmenter.prepare([chip for _, _, chip in chips])
     watch.append(time.perf_counter())
-    logits = segmenter.viewed(inputs)
+    logits = segmenter.mean_logits(inputs)
     watch.append(time.perf_counter())
     for picture, (index, transform, _), values in zip(pictures, chips, logits, strict=True):
         canvas = Canvas(whole(picture), segmenter.numbers, segmenter.size, {})

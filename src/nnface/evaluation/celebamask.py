@@ -16,12 +16,10 @@ from nnface import draw
 from nnface.datasets.celebamask import check_size, read_mask
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, NnfaceError, UsageError
-from nnface.files import make_folder, write_atomic
 from nnface.image import Pixels, read
 from nnface.metrics import parsing
 from nnface.report.table import Table, percent, percent_interval
 from nnface.spec import CELEBAMASK_LABELS
-from nnface.version import __version__
 
 SIDE = 512
 """The long side of the label images that are scored, whatever the network's input."""
@@ -257,7 +255,7 @@ def figures_json(result: Result) -> str:
     return json.dumps({name: _number(value) for name, value in result.figures.items()}) + "\n"
 
 
-def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
+def to_dict(result: Result) -> dict[str, Any]:
     """Everything as JSON values; NaN becomes None."""
     parts = {
         name: {
@@ -270,8 +268,6 @@ def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
     }
     figures = result.figures
     return {
-        **about,
-        "nnface": __version__,
         "protocol": PROTOCOL,
         "portraits": len(result.keys),
         "figures": {
@@ -307,10 +303,9 @@ def save(
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
         NnfaceError: the folder cannot be made or written.
     """
+    from nnface.report import folder as report
     from nnface.report import html, plots
 
-    folder = Path(folder)
-    make_folder(folder)
     f1 = {name: 100 * float(result.scores.f1[n]) for n, name in enumerate(CELEBAMASK_LABELS) if n}
     bounds = {n: result.interval(f"f1/{n}") for n in f1}
     order = result.order
@@ -335,7 +330,6 @@ def save(
         "best": _sheet(result, samples, parse, order[::-1][:shown]),
     }
     sections = [
-        html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),
         html.Section(
             heading="In short",
             text="F1 and IoU from pixels counted over the whole set. Intervals are 95 %, bootstrap over portraits. "
@@ -365,13 +359,15 @@ def save(
                 plots=[(f"The {shown} {which} portraits, each beside truth and answer", drawn[which])],
             )
         )
-    for title, png in drawn.items():
-        write_atomic(folder / f"{title}.png", png)
-    write_atomic(folder / "report.json", json.dumps(to_dict(result, about), indent=1, allow_nan=False) + "\n")
-    footer = (
-        f"Made by nnface {__version__}. CelebAMask-HQ: Lee et al., CVPR 2020; non-commercial research and education."
+    report.save(
+        folder,
+        title="How well the parser labels faces",
+        about=about,
+        sections=sections,
+        pictures=drawn,
+        numbers=to_dict(result),
+        terms="CelebAMask-HQ: Lee et al., CVPR 2020; non-commercial research and education.",
     )
-    write_atomic(folder / "report.html", html.page("How well the parser labels faces", sections, footer))
 
 
 def _sheet(result: Result, samples: Sequence[SegmentationSample], parse: Parse, numbers: Sequence[int]) -> bytes:

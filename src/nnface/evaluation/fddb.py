@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnface.datasets.fddb import Ellipses
-from nnface.files import make_folder, write_atomic
 from nnface.metrics.fddb import Roc, discrete_roc
 from nnface.metrics.wider import Prediction
 from nnface.report.table import Table, percent
@@ -39,10 +38,9 @@ def save(roc: Roc, folder: str | Path, about: Mapping[str, str]) -> None:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
         NnfaceError: the folder cannot be made or written.
     """
+    from nnface.report import folder as report
     from nnface.report import html, plots
 
-    folder = Path(folder)
-    make_folder(folder)
     protocol = about.get("protocol", "")
     plot = plots.lines(
         {"discrete": (roc.false_positives, roc.rate)},
@@ -52,7 +50,6 @@ def save(roc: Roc, folder: str | Path, about: Mapping[str, str]) -> None:
         y_range=(0, 1.02),
     )
     sections = [
-        html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),
         html.Section(
             heading="Discrete ROC",
             tables=[rates_table(roc, protocol)],
@@ -60,7 +57,11 @@ def save(roc: Roc, folder: str | Path, about: Mapping[str, str]) -> None:
         ),
     ]
     curve = {"false_positives": roc.false_positives.tolist(), "true_positive_rate": roc.rate.tolist()}
-    report = {**about, "faces": roc.faces, **json.loads(rates_json(roc)), "curve": curve}
-    write_atomic(folder / "report.json", json.dumps(report, indent=2) + "\n")
-    write_atomic(folder / "roc.png", plot)
-    write_atomic(folder / "report.html", html.page("FDDB evaluation", sections))
+    report.save(
+        folder,
+        title="FDDB evaluation",
+        about=about,
+        sections=sections,
+        pictures={"roc": plot},
+        numbers={"faces": roc.faces, **json.loads(rates_json(roc)), "curve": curve},
+    )

@@ -13,12 +13,10 @@ import numpy as np
 from nnface.datasets.widerface_predictions import rounded
 from nnface.datasets.widerface_truth import IMAGE_SUFFIXES
 from nnface.errors import DataError
-from nnface.files import make_folder, write_atomic
 from nnface.image import Pixels, read
 from nnface.metrics import wider
 from nnface.metrics.wider import Curve, Prediction, Truth
 from nnface.report.table import Table, percent, percent_interval
-from nnface.version import __version__
 
 SMALL = 500
 """Up to so many pictures, each figure gets its bootstrap interval."""
@@ -223,11 +221,9 @@ def range_name(bounds: tuple[float, float]) -> str:
     return f"{low:g} and more" if high == float("inf") else f"{low:g} to {high:g}"
 
 
-def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
-    """Everything as JSON values; NaN becomes None. ``about``: model, protocol, device and the like."""
+def to_dict(result: Result) -> dict[str, Any]:
+    """Everything as JSON values; NaN becomes None."""
     return {
-        **about,
-        "nnface": __version__,
         "pictures": result.pictures,
         "settings": {name: _entry(curve, result.intervals.get(name)) for name, curve in result.curves.items()},
         "heights": {
@@ -240,14 +236,15 @@ def to_dict(result: Result, about: Mapping[str, str]) -> dict[str, Any]:
 def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
     """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
 
+    ``about``: model, protocol, device and the like.
+
     Raises:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
         NnfaceError: the folder cannot be made or written.
     """
+    from nnface.report import folder as report
     from nnface.report import html, plots
 
-    folder = Path(folder)
-    make_folder(folder)
     protocol = about.get("protocol", "")
     shown = {f"{n}, AP {percent(c.average_precision)}": (c.recall, c.precision) for n, c in result.curves.items()}
     recall = plots.lines(
@@ -268,7 +265,6 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
     )
     worst = [(key, str(missed), str(total)) for key, (missed, total) in islice(result.missed.items(), 30)]
     sections = [
-        html.Section(heading="What was measured", tables=[Table("", ["", ""], [[k, v] for k, v in about.items()])]),
         html.Section(
             heading="Average precision",
             text="By the rules of the WIDER FACE evaluation, IoU 0.5. Figures of different protocols do not compare."
@@ -288,11 +284,14 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
             tables=[Table("", ["picture", "missed", "of"], worst)],
         ),
     ]
-    write_atomic(folder / "report.json", json.dumps(to_dict(result, about), indent=2, allow_nan=False) + "\n")
-    write_atomic(folder / "precision_recall.png", recall)
-    write_atomic(folder / "heights.png", heights)
-    footer = f"Made by nnface {__version__}."
-    write_atomic(folder / "report.html", html.page("WIDER FACE evaluation", sections, footer))
+    report.save(
+        folder,
+        title="WIDER FACE evaluation",
+        about=about,
+        sections=sections,
+        pictures={"precision_recall": recall, "heights": heights},
+        numbers=to_dict(result),
+    )
 
 
 def figures_json(figures: Mapping[str, float]) -> str:

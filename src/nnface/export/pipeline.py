@@ -11,7 +11,7 @@ from nnface.header import open_header
 from nnface.spec import Spec
 
 if TYPE_CHECKING:
-    from nnface.export.quantize import Precision, Report
+    from nnface.export.cost import Precision, Report
 
 
 def build(

@@ -1,7 +1,7 @@
 """Model files: the weights of a network and its Spec, in one safetensors file.
 
 The file is an ordinary safetensors file whose metadata holds the Spec as JSON under the key ``nnface``. Model files
-are untrusted: nothing in one is executed, and shapes are checked before anything is allocated.
+are untrusted: nothing in one is executed, and before shapes are checked no more is allocated than the file holds.
 """
 
 from collections.abc import Iterable, Mapping
@@ -58,7 +58,9 @@ def load(path: str | Path) -> tuple[nn.Module, Spec]:
     network = _build(path, spec, "meta")
     try:
         state = from_bytes(content)
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type that torch has no word for
+    except KeyError as error:
+        raise ModelFileError(f"{path} holds numbers of a type that is not known here: {error}") from error
+    except (SafetensorError, ValueError) as error:
         raise ModelFileError(f"{path} is damaged: {error}; fetch or export it again") from error
     _check_layout(path, network, {name: _kind(tensor) for name, tensor in state.items()}, spec)
     _check_finite(path, state)
@@ -163,6 +165,10 @@ _TYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
     torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
     torch.bool: "BOOL",
 }
 """Types in safetensors' words."""

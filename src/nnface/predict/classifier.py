@@ -65,7 +65,7 @@ class Classifier:
         self.batch_size = batch
         self.views = self.meaning.views if views is None else views
         if self.views not in (1, 2, 4):
-            raise UsageError(f"views is {views}; a classifier takes 1, 2 or 4")
+            raise UsageError(f"views is {self.views}; a classifier takes 1, 2 or 4")
 
     @property
     def heads(self) -> Mapping[str, tuple[str, ...]]:

@@ -94,7 +94,7 @@ class Segmenter:
         """CelebAMask-HQ's number of each label of the network."""
         self.views = self.spec.segmentation.views if views is None else views
         if self.views not in (1, 2):
-            raise UsageError(f"views is {views}; a parser takes 1 or 2")
+            raise UsageError(f"views is {self.views}; a parser takes 1 or 2")
         self._mirrored = list(mirrored_labels(names))
 
     def __call__(self, image: ImageLike, faces: Faces | None = None, color: Literal["bgr", "rgb"] = "bgr") -> Faces:
@@ -216,12 +216,12 @@ class Segmenter:
         Raises:
             ModelFileError: the network's outputs are not numbers.
         """
-        logits = self.viewed(self.prepare(chips))
+        logits = self.mean_logits(self.prepare(chips))
         if not np.isfinite(logits).all():
             raise ModelFileError(f"{self.name} gives numbers that are not finite; the file is damaged")
         return logits
 
-    def viewed(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def mean_logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 3, size, size) to the mean of the logits (n, C, h, w) over the views."""
         logits = self.runner.run(inputs)["logits"]
         if self.views == 1:

@@ -19,7 +19,7 @@ from nnface.errors import DataError, RecipeError
 from nnface.metrics import parsing
 from nnface.models.create import create, default_spec
 from nnface.runtime.torch import TorchRunner
-from nnface.spec import CELEBAMASK_LABELS, Spec, mirrored_labels
+from nnface.spec import CELEBAMASK_LABELS, Spec
 from nnface.training.augment import segmentation as augment
 from nnface.training.detection import normalised
 from nnface.training.initial import backbone
@@ -69,8 +69,6 @@ class SegmentationTask:
             raise DataError("there is no portrait to train on")
         self.chosen = sorted(self.chosen, key=lambda s: s.key)[: recipe.evaluation.most]
         self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
-        self.mirrored = np.arange(256, dtype=np.uint8)  # the label of what does not count stays
-        self.mirrored[: len(CELEBAMASK_LABELS)] = mirrored_labels(CELEBAMASK_LABELS)
         self._fingerprint = _fingerprint(list(everything.values()))
         self._known_pixels: NDArray[np.int64] | None = None
         self._packed: dict[Path, tuple[tuple[int, ...], bytes]] = {}
@@ -150,7 +148,7 @@ class SegmentationTask:
         rng = np.random.default_rng([self.recipe.seed, 0, number])
         chosen = self.train[self._pick(number, rng)]
         image, _ = self.cache.load(chosen.path)
-        varied, labels = augment.vary(image, self._mask(chosen.mask), rng, self.recipe.augment, self.mirrored)
+        varied, labels = augment.vary(image, self._mask(chosen.mask), rng, self.recipe.augment)
         return varied, labels, chosen.key
 
     def _pick(self, number: int, rng: np.random.Generator) -> int:

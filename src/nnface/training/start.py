@@ -1,5 +1,6 @@
 """From names to a running training: the recipe, the data, the weights to start from."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,7 +13,7 @@ from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.interchange import coco, voc, yolo
 from nnface.datasets.samples import AttributeSample, DetectionSample, SegmentationSample
 from nnface.errors import ModelFileError, UsageError
-from nnface.files import sha256
+from nnface.header import read_content, read_header
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.detection import DetectionTask, normalised
@@ -72,14 +73,16 @@ def start(
 
 
 def _with_origin(plan: recipe.Recipe, init: str | Path | None, resumed: Path | None) -> recipe.Recipe:
-    """The recipe whose provenance says which weights the run started from: what it trains carries that line."""
+    """The recipe whose provenance says, as ``init``, which weights the run starts from: what it trains carries it."""
     provenance = {name: words for name, words in plan.provenance.items() if name != "init"}
     if resumed is not None:  # as it was begun, whether or not --init is given again
         kept = resumed / "recipe.toml"
         begun = recipe.load(str(kept)).provenance if kept.is_file() else {}
         provenance |= {name: words for name, words in begun.items() if name == "init"}
     elif init is not None:
-        provenance["init"] = f"{Path(init).name} (sha256 {sha256(resolve(init))})"
+        content = read_content(resolve(init))
+        made = read_header(memoryview(content), str(init))[1].provenance.get("recipe", Path(init).stem)
+        provenance["init"] = f"{made} (sha256 {hashlib.sha256(content).hexdigest()})"
     return plan.model_copy(update={"provenance": provenance})
 
 

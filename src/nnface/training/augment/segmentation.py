@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
 from nnface.training.augment.faces import Image, laid, placement, worsened
 from nnface.training.recipe import PortraitAugment
 
@@ -11,15 +12,19 @@ IGNORED = 255
 """The label of what lies outside the portrait: it counts nothing."""
 
 
-def vary(image: Image, labels: Image, rng: Generator, plan: PortraitAugment, mirrored: Image) -> tuple[Image, Image]:
+MIRRORED: Image = np.arange(256, dtype=np.uint8)
+"""(256,) the label that each of CelebAMask-HQ's labels becomes in a mirror image; :data:`IGNORED` stays."""
+MIRRORED[: len(CELEBAMASK_LABELS)] = mirrored_labels(CELEBAMASK_LABELS)
+
+
+def vary(image: Image, labels: Image, rng: Generator, plan: PortraitAugment) -> tuple[Image, Image]:
     """A variation of a portrait.
 
     Args:
         image: (H, W, 3).
-        labels: (h, w), the same portrait in any resolution.
+        labels: (h, w), the same portrait in any resolution, in CelebAMask-HQ's order.
         rng: decides everything.
         plan: how much varies.
-        mirrored: (256,) the label that each label becomes in a mirror.
 
     Returns:
         (size, size, 3), and its labels (label_size, label_size), 255 outside the portrait.
@@ -29,4 +34,4 @@ def vary(image: Image, labels: Image, rng: Generator, plan: PortraitAugment, mir
     # The same place, for a label image of another resolution: its pixels are larger or smaller.
     scale = np.array([image.shape[1] / labels.shape[1], image.shape[0] / labels.shape[0], 1.0])
     truth = laid(labels, place * scale, plan.label_size, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT, IGNORED)
-    return varied, mirrored[truth] if mirror else truth
+    return varied, MIRRORED[truth] if mirror else truth

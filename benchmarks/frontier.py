@@ -24,7 +24,7 @@ def short(row: dict[str, object]) -> str:
     """The detector and the size that it sees, as a label."""
     protocol = str(row["protocol"])
     size = "640" if protocol.startswith("vga") else protocol.split()[-1].partition("x")[0]
-    name = str(row["detector"]).removeprefix("nnface ")
+    name = str(row["detector"]).removeprefix("nnface ").removesuffix(".onnx in nnface")
     return name if name.endswith(size) else f"{name} {size}"
 
 

@@ -115,7 +115,8 @@ def _ours(options: argparse.Namespace) -> Sequence[tuple[str, str, Detect]]:
     for text in options.model:
         name, _, protocol = text.rpartition(":")
         measured = Measured(name, parse_protocol(protocol), threads=options.threads)
-        shown = f"nnface {Path(name).stem}"
+        # A file, not a name of the zoo: another project's checkpoint that nnface imported, or a candidate.
+        shown = f"{Path(name).name} in nnface" if Path(name).suffix else f"nnface {name}"
         found.append((shown, measured.name, lambda image, measured=measured: measured([image])[0]))
     return found
 

@@ -19,11 +19,17 @@ from nnface.evaluation.agreement import Agreement, Comparison
 from nnface.export import cost, quantize
 from nnface.export.pipeline import build
 from nnface.header import read_spec
+from nnface.models.halves import widened
 from nnface.runtime.onnx import OnnxRunner
 from nnface.zoo import resolve
 from tiny_models import bright_detector, palette_parser
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples"
+
+
+def float32_size(name):
+    """Bytes of a bundled model with weights of 32 bits; its own file stores 16."""
+    return widened(onnx.load(resolve(name))).ByteSize()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,11 @@ def test_int8_finds_the_same_faces(small, photographs):
             distance = np.abs(other.boxes - box).max(1)
             nearest, side = distance.argmin(), np.sqrt(np.prod(box[2:] - box[:2]))
             assert distance[nearest] < 0.15 * side
-            assert np.linalg.norm(other.landmarks[nearest] - points, axis=1).mean() < 0.1 * side
+            pixel = (
+                max(one.width, one.height) / 320
+            )  # of the network: on a tiny face two of them are a tenth of its side
+            limit = max(0.1 * side, 2.5 * pixel)
+            assert np.linalg.norm(other.landmarks[nearest] - points, axis=1).mean() < limit
     assert faces > 0
     assert report.agreement is None and not report.comparison.labelled
     assert report.comparison.after["hard"] > 0.9 and report.comparison.after["landmark_error"] < 0.05
@@ -84,7 +94,7 @@ def test_int8_is_per_channel_in_integers_with_the_ends_in_float(small):
         whole, scale = (weights[name] for name in makers[node.input[1]].input[:2])
         assert whole.data_type == onnx.TensorProto.INT8
         assert list(scale.dims) == [whole.dims[0]]  # a scale for each output channel
-    assert out.stat().st_size < 0.5 * resolve("fast").stat().st_size
+    assert out.stat().st_size < 0.5 * float32_size("fast")
 
 
 def test_the_file_and_the_json_beside_it_say_what_it_costs(small):
@@ -116,7 +126,7 @@ def test_fp16_agrees_and_keeps_its_inputs_and_outputs(photographs, tmp_path):
         assert other.dtype == np.float32
         np.testing.assert_allclose(other, one, rtol=0, atol=0.01 if name == "scores" else 0.1)
     halves = [t for t in onnx.load(out).graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
-    assert len(halves) > 20 and out.stat().st_size < 0.6 * resolve("fast").stat().st_size
+    assert len(halves) > 20 and out.stat().st_size < 0.6 * float32_size("fast")
 
 
 def test_a_network_that_leaves_the_range_of_fp16_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -150,7 +151,7 @@ def test_what_a_number_shows_is_always_the_same(small, root):
     samples = data.read(root)
     tasks = [AttributesTask(recipe.load(small), {"a": samples}) for _ in range(2)]
     numbers = [5, 700, 5, 31]
-    seen = [[task.sample(n)[0] for n in (numbers if k == 0 else numbers[::-1])] for k, task in enumerate(tasks)]
+    seen = [[task.sample(n).image for n in (numbers if k == 0 else numbers[::-1])] for k, task in enumerate(tasks)]
     for one, other in zip(seen[0], seen[1][::-1], strict=True):
         np.testing.assert_array_equal(one, other)
     kept, chosen = split(samples)
@@ -186,16 +187,15 @@ def test_a_flip_mirrors():
 def test_the_loss_is_cross_entropy(smoothing):
     torch.manual_seed(0)
     logits, labels = torch.randn(9, 7), torch.randint(0, 7, (9,))
-    found = soft_cross_entropy(logits, labels, soft_labels(7, smoothing, 0))
+    soft = soft_labels(7, smoothing, 0)
+    found = soft_cross_entropy(logits, labels, soft, torch.ones(9))
     torch.testing.assert_close(found, F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum"))
     none = torch.cat([labels, torch.full((3,), -1)])
-    more = soft_cross_entropy(torch.cat([logits, torch.randn(3, 7)]), none, soft_labels(7, smoothing, 0))
+    more = soft_cross_entropy(torch.cat([logits, torch.randn(3, 7)]), none, soft, torch.ones(12))
     torch.testing.assert_close(more, found)
-    prior = torch.randn(7)
-    torch.testing.assert_close(
-        soft_cross_entropy(logits, labels, soft_labels(7, smoothing, 0), prior),
-        soft_cross_entropy(logits + prior, labels, soft_labels(7, smoothing, 0)),
-    )
+    shares = torch.rand(9)
+    parts = [soft_cross_entropy(logits, labels, soft, each) for each in (shares, 1 - shares)]
+    torch.testing.assert_close(parts[0] + parts[1], found)
 
 
 def test_one_bin_off_costs_less_than_five():
@@ -203,10 +203,11 @@ def test_one_bin_off_costs_less_than_five():
     torch.testing.assert_close(soft.sum(1), torch.ones(9))
     near, far = torch.zeros(1, 9), torch.zeros(1, 9)
     near[0, 4], far[0, 8] = 4, 4
-    labels = torch.tensor([3])
-    assert soft_cross_entropy(near, labels, soft) < soft_cross_entropy(far, labels, soft)
+    labels, whole = torch.tensor([3]), torch.ones(1)
+    assert soft_cross_entropy(near, labels, soft, whole) < soft_cross_entropy(far, labels, soft, whole)
     plain = soft_labels(9, 0.05, 0)
-    torch.testing.assert_close(soft_cross_entropy(near, labels, plain), soft_cross_entropy(far, labels, plain))
+    both = [soft_cross_entropy(logits, labels, plain, whole) for logits in (near, far)]
+    torch.testing.assert_close(*both)
 
 
 def test_disagreement_is_the_divergence_of_pairs():
@@ -229,6 +230,44 @@ def test_chips_that_shall_agree_come_in_pairs(small, root):
     assert losses["agreement"] > 0
     with pytest.raises(RecipeError, match="needs an even"):
         AttributesTask(recipe.load(small, ["loss.agreement=1", "loop.batch=5"]), {"a": data.read(root)})
+
+
+def test_chips_are_laid_over_each_other_with_their_labels(small, root):
+    samples = {"a": data.read(root)}
+    still = [f"augment.{name}=0" for name in ("shift", "scale", "rotate", "color", "blur", "reduce", "erase")]
+    plain, mixed = (
+        AttributesTask(recipe.load(small, ["augment.flip=false", *still, *more]), samples)
+        for more in ([], ["augment.mixup=0.4"])
+    )
+    shares = []
+    for number in range(40):
+        chip = mixed.sample(number)
+        assert chip.own.key == plain.sample(number).own.key
+        images = [cv2.resize(cv2.imread(str(s.path)), (32, 32)).astype(float) for s in (chip.own, chip.other)]
+        wanted = chip.share * images[0] + (1 - chip.share) * images[1]
+        inner = np.s_[2:-2, 2:-2]  # edges depend on the border
+        assert np.abs(chip.image[inner] - wanted[inner]).max() <= 4
+        shares.append(chip.share)
+    assert min(shares) < 0.2 and max(shares) > 0.8
+    batch = next(iter(mixed.batches(0, 0, 1)))
+    counts, model = mixed.counts(batch), mixed.model().eval()
+    assert counts["gender"] == pytest.approx(16)
+    whole = mixed.loss(model, batch, counts)
+    halves = []
+    for labels in (batch.labels, batch.others):  # as if each chip were alone
+        alone = replace(batch, labels=labels, others=labels)
+        halves.append(mixed.loss(model, replace(alone, shares=torch.ones(16)), counts)["gender"])
+    assert min(halves) - 0.2 < whole["gender"] < max(halves) + 0.2
+    swapped = replace(batch, labels=batch.others, others=batch.labels, shares=1 - batch.shares)
+    torch.testing.assert_close(mixed.loss(model, swapped, counts), whole)
+
+
+def test_a_pair_bears_the_same_other_chip(small, root):
+    task = AttributesTask(recipe.load(small, ["augment.mixup=0.4", "loss.agreement=1"]), {"a": data.read(root)})
+    for number in range(0, 20, 2):
+        one, other = task.sample(number), task.sample(number + 1)
+        assert (one.own.key, one.other.key, one.share) == (other.own.key, other.other.key, other.share)
+        assert not np.array_equal(one.image, other.image)
 
 
 @pytest.mark.parametrize(

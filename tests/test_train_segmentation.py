@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from nnface.datasets import celebamask as data
 from nnface.datasets.samples import split
@@ -22,9 +23,10 @@ from nnface.spec import CELEBAMASK_LABELS, mirrored_labels
 from nnface.training import recipe
 from nnface.training.augment.segmentation import IGNORED, MIRRORED, vary
 from nnface.training.initial import backbone
-from nnface.training.losses.segmentation import cross_entropy, dice
+from nnface.training.losses.segmentation import cross_entropy, dice, outlines
 from nnface.training.recipe import PortraitAugment
 from nnface.training.segmentation import SegmentationTask
+from portraits import HAIR, LEFT, RIGHT, SKIN, portrait, portraits
 from processes import nnface
 
 SMALL = """
@@ -59,37 +61,11 @@ balance = 0.5
 STILL = PortraitAugment(
     size=64, label_size=64, shift=0, scale=0, rotate=0, flip=False, color=0, grey=0, blur=0, reduce=0
 )
-SKIN, LEFT, RIGHT, HAIR, HAT = (CELEBAMASK_LABELS.index(n) for n in ("skin", "l_eye", "r_eye", "hair", "hat"))
-COLOURS = {0: (20, 20, 20), SKIN: (120, 160, 220), LEFT: (250, 40, 40), RIGHT: (250, 40, 40), HAIR: (10, 60, 90)}
-
-
-def portrait(rng):
-    """A picture and its labels: hair around skin, and two blue eyes that only their side tells apart."""
-    labels = np.zeros((96, 96), np.uint8)
-    x, y = rng.integers(40, 57, 2).tolist()
-    cv2.ellipse(labels, (x, y), (34, 40), 0, 0, 360, HAIR, -1)
-    cv2.ellipse(labels, (x, y + 6), (24, 30), 0, 0, 360, SKIN, -1)
-    cv2.circle(labels, (x - 10, y), 6, RIGHT, -1)  # the subject's right eye is on the picture's left
-    cv2.circle(labels, (x + 10, y), 6, LEFT, -1)
-    image = np.zeros((96, 96, 3), np.uint8)
-    for label, colour in COLOURS.items():
-        image[labels == label] = colour
-    return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8), labels
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("portraits")
-    rng = np.random.default_rng(0)
-    for part in ("images", "masks"):
-        (folder / part).mkdir()
-    for number in range(60):
-        image, labels = portrait(rng)
-        if number < 5:
-            labels[:6] = HAT
-        cv2.imwrite(str(folder / f"images/{number:03}.png"), image)
-        cv2.imwrite(str(folder / f"masks/{number:03}.png"), labels)
-    return folder
+    return portraits(tmp_path_factory.mktemp("portraits"))
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +196,24 @@ def test_a_mirror_swaps_left_and_right_and_twice_is_the_identity():
         pytest.fail("no picture was mirrored")
 
 
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_outlines_are_pixels_beside_another_part_and_count_more(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 0, 0, 3, IGNORED], (2, 6, 7))
+    found = outlines(torch.from_numpy(labels))
+    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)), constant_values=IGNORED)
+    for n, y, x in np.ndindex(labels.shape):
+        here = labels[n, y, x]
+        beside = {int(padded[n, y + 1 + v, x + 1 + u]) for v, u in ((0, -1), (0, 1), (-1, 0), (1, 0))}
+        assert bool(found[n, y, x]) == (here != IGNORED and bool(beside - {here, IGNORED}))
+    logits, truth = torch.from_numpy(rng.normal(size=(2, 5, 6, 7))).float(), torch.from_numpy(labels)
+    each = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none") * found
+    more = (each.sum((1, 2)) / (truth != IGNORED).sum((1, 2)).clamp(min=1)).sum()
+    plain = cross_entropy(logits, truth, torch.ones(5))
+    torch.testing.assert_close(cross_entropy(logits, truth, torch.ones(5), 2.0), plain + 2 * more)
+
+
 def test_losses_are_what_they_say():
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 19, 8, 8), torch.randint(0, 19, (2, 8, 8))
@@ -274,6 +268,8 @@ def test_an_imagenet_backbone_is_where_a_training_starts(architecture, root, tmp
 
 def test_impossible_recipes(root):
     samples = {"a": data.read(root)}
+    with pytest.raises(RecipeError, match=r"loss: .*balance and outlines must be 0 with it"):
+        recipe.parse(SMALL, "test", ["loss.hardest=0.7"])
     with pytest.raises(RecipeError, match=r"data\.rare names 'beard'"):
         SegmentationTask(recipe.parse(SMALL, "test", ['data.rare=["beard"]']), samples)
     other = SMALL.replace('"parser"', '"bisenet-resnet18"').replace(

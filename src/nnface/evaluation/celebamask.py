@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ from nnface.image import Pixels, read
 from nnface.metrics import parsing
 from nnface.report.table import Table, percent, percent_interval
 from nnface.spec import CELEBAMASK_LABELS
+
+if TYPE_CHECKING:
+    from nnface.report import html
 
 SIDE = 512
 """The long side of the label images that are scored, whatever the network's input."""
@@ -304,13 +307,27 @@ def save(
         NnfaceError: the folder cannot be made or written.
     """
     from nnface.report import folder as report
-    from nnface.report import html, plots
+
+    drawn = _drawn(result, samples, parse)
+    report.save(
+        folder,
+        title="How well the parser labels faces",
+        about=about,
+        sections=_sections(result, differences, drawn),
+        pictures=drawn,
+        numbers=to_dict(result),
+        terms="CelebAMask-HQ: Lee et al., CVPR 2020; non-commercial research and education.",
+    )
+
+
+def _drawn(result: Result, samples: Sequence[SegmentationSample], parse: Parse) -> dict[str, bytes]:
+    """The report's pictures by their names, as PNG or SVG."""
+    from nnface.report import plots
 
     f1 = {name: 100 * float(result.scores.f1[n]) for n, name in enumerate(CELEBAMASK_LABELS) if n}
     bounds = {n: result.interval(f"f1/{n}") for n in f1}
     order = result.order
-    shown = min(SHOWN, len(order))
-    drawn = {
+    return {
         "parts": plots.bars(
             f1,
             title=f"F1 of each part, {len(result.keys):,} portraits, long side {SIDE}",
@@ -326,9 +343,15 @@ def save(
             x="found",
             y="truth",
         ),
-        "worst": _sheet(result, samples, parse, order[:shown]),
-        "best": _sheet(result, samples, parse, order[::-1][:shown]),
+        "worst": _sheet(result, samples, parse, order[:SHOWN]),
+        "best": _sheet(result, samples, parse, order[::-1][:SHOWN]),
     }
+
+
+def _sections(result: Result, differences: Table | None, drawn: Mapping[str, bytes]) -> "list[html.Section]":
+    """The report's page, from top to bottom."""
+    from nnface.report import html
+
     sections = [
         html.Section(
             heading="In short",
@@ -351,6 +374,7 @@ def save(
             plots=[("Confusion matrix of the parts", drawn["confusion"])],
         ),
     ]
+    shown = min(SHOWN, len(result.keys))
     for which in ("worst", "best"):
         sections.append(
             html.Section(
@@ -359,15 +383,7 @@ def save(
                 plots=[(f"The {shown} {which} portraits, each beside truth and answer", drawn[which])],
             )
         )
-    report.save(
-        folder,
-        title="How well the parser labels faces",
-        about=about,
-        sections=sections,
-        pictures=drawn,
-        numbers=to_dict(result),
-        terms="CelebAMask-HQ: Lee et al., CVPR 2020; non-commercial research and education.",
-    )
+    return sections
 
 
 def _sheet(result: Result, samples: Sequence[SegmentationSample], parse: Parse, numbers: Sequence[int]) -> bytes:

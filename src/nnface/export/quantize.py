@@ -106,14 +106,8 @@ def convert(
         ModelFileError: no ONNX file of ours.
         NnfaceError: more is lost than ``most_lost``, or ``out`` cannot be written.
     """
-    if Path(out).exists() and Path(out).samefile(source):
-        raise UsageError(f"{out} is the model file itself; name another file for --out")
-    before = OnnxRunner(source, threads=1)
+    before = _open_float(source, out, precision, calibrate)
     spec = before.spec
-    if known := spec.provenance.get("precision"):
-        raise UsageError(f"{source} is {known} already; give the file that it was made from")
-    if precision == "int8" and calibrate is None:
-        raise UsageError("int8 needs pictures whose activations it can measure: --calibrate FOLDER or NAME:PATH")
     samples = None if evaluate is None else agreement.read_samples(spec.task, evaluate, training=False)
     material: Material = []
     if calibrate is not None:
@@ -134,9 +128,8 @@ def convert(
             choice = _quantized(plain, inputs, methods, judge, MOST_LOST if most_lost is None else most_lost, say)
         by_labels = choice.by_labels or judge.by_labels(choice.proto)
         agreed = judge.by_agreement(choice.proto)
-        comparison = by_labels or agreed
-        if comparison is None:
-            comparison = Comparison(on="random pixels", labelled=False, before={}, after={})
+        unseen = Comparison(on="random pixels", labelled=False, before={}, after={})
+        comparison = by_labels or agreed or unseen
         speed, shape, batch = _speed(before, judge.runner(choice.proto), precision, held)
         report = Report(
             precision=precision,
@@ -151,14 +144,30 @@ def convert(
             kept=choice.kept,
             calibrated=len(shown),
         )
-        if most_lost is not None and comparison.before and comparison.most_lost > most_lost:
-            raise NnfaceError(
-                f"{out} was not written: it would lose {comparison.most_lost:.2f} points on {comparison.on}, more than "
-                f"--most-lost {most_lost:g}"
-            )
+        _refuse_loss(comparison, most_lost, out)
         _write(choice.proto, out, _described(spec, report, source, calibrate))
     write_atomic(report_to or Path(out).with_suffix(".json"), json.dumps(to_dict(report), indent=2) + "\n")
     return report
+
+
+def _open_float(source: str | Path, out: str | Path, precision: Precision, calibrate: str | None) -> OnnxRunner:
+    """The float32 model; refuses what cannot be asked of it."""
+    if Path(out).exists() and Path(out).samefile(source):
+        raise UsageError(f"{out} is the model file itself; name another file for --out")
+    runner = OnnxRunner(source, threads=1)
+    if known := runner.spec.provenance.get("precision"):
+        raise UsageError(f"{source} is {known} already; give the file that it was made from")
+    if precision == "int8" and calibrate is None:
+        raise UsageError("int8 needs pictures whose activations it can measure: --calibrate FOLDER or NAME:PATH")
+    return runner
+
+
+def _refuse_loss(comparison: Comparison, most_lost: float | None, out: str | Path) -> None:
+    if most_lost is not None and comparison.before and comparison.most_lost > most_lost:
+        raise NnfaceError(
+            f"{out} was not written: it would lose {comparison.most_lost:.2f} points on {comparison.on}, more than "
+            f"--most-lost {most_lost:g}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

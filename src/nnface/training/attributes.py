@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,12 +19,13 @@ from nnface.predict.classifier import Classifier
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import attributes as augment
-from nnface.training.detection import normalised
 from nnface.training.initial import backbone
+from nnface.training.inputs import normalised
 from nnface.training.loading import load
 from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import AttributesRecipe
+from nnface.training.teacher import Teachers, learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,22 @@ class Batch:
     """(N, S, S, 3) uint8 BGR."""
     labels: Mapping[str, Tensor]
     """For each head (N,) int64, -1 where there is none."""
+    others: Mapping[str, Tensor]
+    """The labels of the chip that lies over each."""
+    shares: Tensor
+    """(N,) float32: what each counts by its own labels, 1 where no other chip lies over it; the rest by the other's."""
     names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One of them."""
+
+    image: NDArray[np.uint8]
+    """(S, S, 3) BGR."""
+    own: AttributeSample
+    other: AttributeSample
+    share: float
 
 
 class AttributesTask:
@@ -51,8 +68,13 @@ class AttributesTask:
         sources: Mapping[str, Sequence[AttributeSample]],
     ) -> None:
         self.recipe = recipe
-        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
-        self._spec = self._make_spec()
+        self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        size = recipe.augment.size
+        self.teachers = Teachers(recipe.teacher, spec, size)
+        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        plan = replace(spec.input, size=size, width=size, height=size)
+        self._spec = replace(spec, input=plan, provenance=provenance)
         assert self._spec.classification is not None  # a classifier's Spec always has it
         self.heads = self._spec.classification.heads
         if len(self.heads["race"]) != recipe.data.races:
@@ -102,32 +124,44 @@ class AttributesTask:
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """For each head the labels that there are; and the chips."""
-        counts = {name: float((labels >= 0).sum()) for name, labels in batch.labels.items()}
+        counts = {
+            name: float((batch.shares * (labels >= 0) + (1 - batch.shares) * (batch.others[name] >= 0)).sum())
+            for name, labels in batch.labels.items()
+        }
         return {**counts, "chips": float(len(batch.images))}
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
         """The weighted loss of each head."""
         device = next(model.parameters()).device
-        outputs = model(normalised(batch.images.to(device), self._spec))
-        losses = {}
+        images = batch.images.to(device)
+        outputs = model(normalised(images, self._spec.input))
+        taught = self.teachers.probabilities(images) if self.teachers else {}
+        plan, losses = self.recipe.teacher, {}
         for name, logits in outputs.items():
             weight = self.recipe.loss.weights.get(name, 0.0)
-            if weight:
-                prior = self.priors[name]
-                with torch.autocast(device.type, enabled=False):
-                    total = soft_cross_entropy(
-                        logits.float(),
-                        batch.labels[name].to(device),
-                        self.soft[name].to(device),
-                        None if prior is None else prior.to(device),
-                    )
-                losses[name] = weight * total / max(counts[name], 1.0)
+            if not weight:
+                continue
+            with torch.autocast(device.type, enabled=False):
+                losses[name] = weight * self._of_labels(name, logits.float(), batch) / max(counts[name], 1.0)
+                if taught:
+                    apart = learned(logits.float(), taught[name], plan.temperature).sum() / max(counts["chips"], 1.0)
+                    losses["taught"] = losses.get("taught", 0.0) + plan.weight * weight * apart
         agreement = self.recipe.loss.agreement
         if agreement:  # of all heads together, in pairs of rows
             with torch.autocast(device.type, enabled=False):
                 apart = torch.stack([disagreement(logits.float()) for logits in outputs.values()]).sum()
             losses["agreement"] = agreement * apart / max(counts["chips"], 1.0)
         return losses
+
+    def _of_labels(self, name: str, logits: Tensor, batch: Batch) -> Tensor:
+        """The cross-entropy of a head with the chips' own labels and those of what lies over them."""
+        soft, prior = self.soft[name].to(logits.device), self.priors[name]
+        shifted = logits if prior is None else logits + prior.to(logits.device)
+        shares = batch.shares.to(logits.device)
+        total = soft_cross_entropy(shifted, batch.labels[name].to(logits.device), soft, shares)
+        if self.recipe.augment.mixup:
+            total = total + soft_cross_entropy(shifted, batch.others[name].to(logits.device), soft, 1 - shares)
+        return total
 
     def names(self, batch: Batch) -> list[str]:
         """The pictures of the batch."""
@@ -163,13 +197,24 @@ class AttributesTask:
         """A hash over every chip's key and labels."""
         return self._fingerprint
 
-    def sample(self, number: int) -> tuple[NDArray[np.uint8], AttributeSample]:
+    def sample(self, number: int) -> Chip:
         """What the run sees under this number: each chip once an epoch, varied; in pairs where they shall agree."""
-        epoch, place = divmod(number // 2 if self.recipe.loss.agreement else number, len(self.train))
-        sample = self.train[self._order(epoch)[place]]
+        turn = number // 2 if self.recipe.loss.agreement else number
+        epoch, place = divmod(turn, len(self.train))
+        own = self.train[self._order(epoch)[place]]
         rng = np.random.default_rng([self.recipe.seed, 0, number])
+        image = self._varied(own, number, rng)
+        alpha = self.recipe.augment.mixup
+        if not alpha:
+            return Chip(image, own, own, 1.0)
+        both = np.random.default_rng([self.recipe.seed, 2, turn])  # a pair has the same other chip, as strong
+        other, share = self.train[int(both.integers(len(self.train)))], float(both.beta(alpha, alpha))
+        over = self._varied(other, number, rng)
+        return Chip(np.asarray(cv2.addWeighted(image, share, over, 1 - share, 0.0), np.uint8), own, other, share)
+
+    def _varied(self, sample: AttributeSample, number: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         image, _ = self.cache.load(sample.path)
-        return augment.vary(image, self.size_at(number), rng, self.recipe.augment), sample
+        return augment.vary(image, self.size_at(number), rng, self.recipe.augment)
 
     def size_at(self, number: int) -> int:
         """The side of the chips of the step that sample ``number`` belongs to."""
@@ -193,19 +238,14 @@ class AttributesTask:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.heads[head]))
         return torch.from_numpy(power * np.log(np.maximum(counts, 1) / max(counts.sum(), 1))).float()
 
-    def _collate(self, samples: list[tuple[NDArray[np.uint8], AttributeSample]]) -> Batch:
+    def _collate(self, chips: list[Chip]) -> Batch:
         return Batch(
-            images=torch.from_numpy(np.stack([image for image, _ in samples])),
-            labels={name: torch.tensor([s.labels[name] for _, s in samples]) for name in self.heads},
-            names=[s.key for _, s in samples],
+            images=torch.from_numpy(np.stack([chip.image for chip in chips])),
+            labels={name: torch.tensor([chip.own.labels[name] for chip in chips]) for name in self.heads},
+            others={name: torch.tensor([chip.other.labels[name] for chip in chips]) for name in self.heads},
+            shares=torch.tensor([chip.share for chip in chips]),
+            names=[chip.own.key for chip in chips],
         )
-
-    def _make_spec(self) -> Spec:
-        recipe = self.recipe
-        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        size = recipe.augment.size
-        plan = replace(spec.input, size=size, width=size, height=size)
-        return replace(spec, input=plan, provenance={"recipe": recipe.name, **self._origin, **recipe.provenance})
 
 
 def _fingerprint(sources: Mapping[str, Sequence[AttributeSample]]) -> str:

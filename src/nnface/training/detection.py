@@ -21,11 +21,13 @@ from nnface.spec import Spec
 from nnface.training.augment import detection as augment
 from nnface.training.augment.detection import CropPolicy, Labelled
 from nnface.training.initial import backbone
+from nnface.training.inputs import normalised
 from nnface.training.loading import load
 from nnface.training.matching import Target
-from nnface.training.objectives import Objective, objective
+from nnface.training.objectives import AnchorFree, Objective, objective
 from nnface.training.pictures import PictureCache, Pictures, Source
 from nnface.training.recipe import Crops, DetectionRecipe
+from nnface.training.teacher import Teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class DetectionTask:
 
     Raises:
         DataError: a source that the recipe names is not there, or there is nothing to train on.
-        RecipeError: the loss is not one for the network.
+        RecipeError: the loss is not one for the network, or a teacher has other cells than it.
         UsageError: no such network.
-        ModelFileError: the recipe's backbone cannot be read or is not the network's.
+        ModelFileError: the recipe's backbone or a teacher cannot be read, or the former is not the network's.
     """
 
     def __init__(
@@ -59,8 +61,11 @@ class DetectionTask:
         sources: Mapping[str, Sequence[DetectionSample]],
     ) -> None:
         self.recipe = recipe
-        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
-        self._spec = self._make_spec()
+        self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        self.teachers = Teachers(recipe.teacher, spec, recipe.crops.size)
+        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        self._spec = replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
         self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
         data = recipe.data
         for name in [*data.weights, *data.portraits, *recipe.evaluation.sources]:
@@ -105,11 +110,16 @@ class DetectionTask:
             Target(boxes=t.boxes.to(device), landmarks=t.landmarks.to(device), ignore=t.ignore.to(device))
             for t in batch.targets
         ]
-        outputs = model(normalised(batch.images.to(device), self._spec))
+        images = batch.images.to(device)
+        outputs = model(normalised(images, self._spec.input))
+        judge = self._objective(images.shape[1], images.shape[2], device)
         with torch.autocast(device.type, enabled=False):
-            return self._objective(batch.images.shape[1], batch.images.shape[2], device).losses(
-                outputs, targets, counts
-            )
+            losses = judge.losses(outputs, targets, counts)
+            if self.teachers:
+                assert isinstance(judge, AnchorFree)  # others have no cells in common with a teacher
+                taught = judge.taught(outputs, *self.teachers.faces(images), counts)
+                losses |= {name: self.recipe.teacher.weight * value for name, value in taught.items()}
+        return losses
 
     def names(self, batch: Batch) -> list[str]:
         """The pictures that the batch was made of."""
@@ -168,19 +178,6 @@ class DetectionTask:
         detection = self._spec.detection
         assert detection is not None  # a detector's Spec always has it
         return objective(self.recipe.loss, detection, height, width, device)
-
-    def _make_spec(self) -> Spec:
-        recipe = self.recipe
-        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        provenance = {"recipe": recipe.name, **self._origin, **recipe.provenance}
-        return replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
-
-
-def normalised(images: Tensor, spec: Spec) -> Tensor:
-    """(N, H, W, 3) uint8 BGR to (N, 3, H, W) float32 as the Spec says, in channels-last memory."""
-    pixels = images if spec.input.color == "bgr" else images.flip(-1)
-    mean, std = (pixels.new_tensor(values, dtype=torch.float32) for values in (spec.input.mean, spec.input.std))
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 def _collate(samples: list[Labelled]) -> Batch:

@@ -77,6 +77,13 @@ class AnchorFree:
         parts = anchorfree.losses(outputs, self.cells, targets, counts["faces"])
         return {name: self.weights[name] * value for name, value in parts.items()}
 
+    def taught(
+        self, outputs: Mapping[str, Tensor], scores: Tensor, boxes: Tensor, counts: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        """See :func:`nnface.training.losses.anchorfree.taught`; the parts are ``taught_score`` and ``taught_box``."""
+        parts = anchorfree.taught(outputs, self.cells, scores, boxes, counts["faces"])
+        return {f"taught_{name}": self.weights[name] * value for name, value in parts.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class MultiBox:

@@ -164,6 +164,19 @@ class Evaluation(Part):
         return self
 
 
+class Teacher(Part):
+    """Networks whose answers are learned beside the labels (Hinton, Vinyals and Dean, "Distilling the knowledge in a
+    neural network", 2015). They see what the student sees, varied alike (Beyer et al., "Knowledge distillation: a good
+    teacher is patient and consistent", CVPR 2022); of several the mean is learned."""
+
+    models: list[str] = []
+    """Model files or names of the zoo, of the student's task; empty: labels alone are learned."""
+    weight: float = Field(1.0, gt=0)
+    """What the difference from the teachers counts; the labels count 1."""
+    temperature: float = Field(1.0, gt=0)
+    """Of classifiers and parsers: both logits are divided by it, and the difference is multiplied by its square."""
+
+
 class _Training(Part):
     """What the recipes of all tasks have."""
 
@@ -177,6 +190,7 @@ class _Training(Part):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     loop: Loop
+    teacher: Teacher = Teacher()
 
 
 class DetectionRecipe(_Training):
@@ -223,6 +237,9 @@ class ChipAugment(Part):
     """Share of chips that are reduced, down to a third of their side, and enlarged again."""
     erase: float = Field(0.1, ge=0, le=1)
     """Share of chips with a covered rectangle."""
+    mixup: float = Field(0.0, ge=0)
+    """Each chip is laid over another one, and so are their labels; the shares come from a beta distribution whose two
+    parameters are this (Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018). 0: none."""
 
 
 class AttributesData(Part):
@@ -320,11 +337,22 @@ class SegmentationLoss(Part):
     """Pixels of a label count by its frequency to minus this power; 0: all the same."""
     balance_most: float = Field(10.0, ge=1)
     """The most that a pixel counts, in weights of the average pixel."""
+    outlines: float = Field(0.0, ge=0)
+    """How much more, in weights, a pixel counts that lies on the outline of a part: its own or a neighbour's label,
+    to the sides or above and below, is another's."""
     hardest: float = Field(0.0, ge=0, lt=1)
     """Online hard example mining: only pixels whose label has less than this probability count, and at least the
     hardest sixteenth of each portrait. 0: all count."""
     auxiliary: float = Field(1.0, ge=0)
     """Weight of a network's auxiliary outputs."""
+
+    @model_validator(mode="after")
+    def _mined_pixels_count_alike(self) -> Self:
+        if self.hardest and (self.balance or self.outlines):
+            raise ValueError(
+                "hardest lets the pixels that it mines count alike; balance and outlines must be 0 with it"
+            )
+        return self
 
 
 class SegmentationEvaluation(Part):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnface.datasets.celebamask import read_mask
 from nnface.datasets.samples import SegmentationSample, split
@@ -21,12 +20,13 @@ from nnface.models.create import create, default_spec
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import CELEBAMASK_LABELS, Spec
 from nnface.training.augment import segmentation as augment
-from nnface.training.detection import normalised
 from nnface.training.initial import backbone
+from nnface.training.inputs import normalised
 from nnface.training.loading import load
 from nnface.training.losses.segmentation import cross_entropy, dice, ohem_cross_entropy
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import SegmentationRecipe
+from nnface.training.teacher import Teachers, learned, on_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,13 @@ class SegmentationTask:
 
     def __init__(self, recipe: SegmentationRecipe, sources: Mapping[str, Sequence[SegmentationSample]]) -> None:
         self.recipe = recipe
-        self.init, self._origin = backbone(recipe.model)  # weights to start from instead of random ones
-        self._spec = self._make_spec()
+        self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
+        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+        size = recipe.augment.size
+        self.teachers = Teachers(recipe.teacher, spec, size)
+        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        plan = replace(spec.input, size=size, width=size, height=size)
+        self._spec = replace(spec, input=plan, provenance=provenance)
         assert self._spec.segmentation is not None  # a parser's Spec always has it
         if self._spec.segmentation.labels != CELEBAMASK_LABELS:
             raise RecipeError(
@@ -95,17 +100,21 @@ class SegmentationTask:
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
         """Cross-entropy and Dice, of auxiliary outputs together as ``auxiliary``."""
         device = next(model.parameters()).device
-        outputs = model(normalised(batch.images.to(device), self._spec))
+        images = batch.images.to(device)
+        outputs = model(normalised(images, self._spec.input))
         labels = batch.labels.to(device).long()
         losses: dict[str, Tensor] = {}
         for name, logits in outputs.items():
             with torch.autocast(device.type, enabled=False):
-                parts = self._losses(_on_grid(logits.float(), labels), labels)
+                parts = self._losses(on_grid(logits.float(), labels.shape[-2:]), labels)
             if name == "logits":
                 losses |= parts
             elif self.recipe.loss.auxiliary:
                 weight = self.recipe.loss.auxiliary
                 losses["auxiliary"] = losses.get("auxiliary", 0.0) + weight * torch.stack(list(parts.values())).sum()
+        if self.teachers:
+            with torch.autocast(device.type, enabled=False):
+                losses["taught"] = self.recipe.teacher.weight * self._taught(outputs["logits"].float(), images, labels)
         return {name: value / counts["portraits"] for name, value in losses.items()}
 
     def names(self, batch: Batch) -> list[str]:
@@ -125,7 +134,7 @@ class SegmentationTask:
         for sample in self.chosen:
             truth = self._mask(sample.mask)
             image = cv2.resize(self.cache.load(sample.path)[0], (size, size), interpolation=cv2.INTER_AREA)
-            pixels = normalised(torch.from_numpy(np.asarray(image)[None]), self._spec).numpy()
+            pixels = normalised(torch.from_numpy(np.asarray(image)[None]), self._spec.input).numpy()
             logits = np.ascontiguousarray(runner.run(pixels)["logits"][0].transpose(1, 2, 0))
             found = cv2.resize(logits, truth.shape[::-1], interpolation=cv2.INTER_LINEAR).argmax(2)
             matrix += parsing.confusion(truth, found.astype(np.uint8), len(CELEBAMASK_LABELS))
@@ -214,24 +223,18 @@ class SegmentationTask:
             losses["cross_entropy"] = plan.cross_entropy * torch.stack(mined).sum()
         elif plan.cross_entropy:
             losses["cross_entropy"] = plan.cross_entropy * cross_entropy(
-                logits, labels, self._label_weights().to(logits.device)
+                logits, labels, self._label_weights().to(logits.device), plan.outlines
             )
         if plan.dice:
             losses["dice"] = plan.dice * dice(logits, labels)
         return losses
 
-    def _make_spec(self) -> Spec:
-        recipe = self.recipe
-        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        size = recipe.augment.size
-        plan = replace(spec.input, size=size, width=size, height=size)
-        return replace(spec, input=plan, provenance={"recipe": recipe.name, **self._origin, **recipe.provenance})
-
-
-def _on_grid(logits: Tensor, labels: Tensor) -> Tensor:
-    if logits.shape[-2:] == labels.shape[-2:]:
-        return logits
-    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    def _taught(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """The sum over the portraits of each one's mean difference from the teachers, over its pixels."""
+        size, inside = labels.shape[-2:], labels != augment.IGNORED
+        taught = on_grid(self.teachers.probabilities(images)["logits"], size)
+        apart = learned(on_grid(logits, size), taught, self.recipe.teacher.temperature) * inside
+        return (apart.sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).sum()
 
 
 def _collate(samples: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) -> Batch:

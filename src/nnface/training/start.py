@@ -16,8 +16,9 @@ from nnface.errors import ModelFileError, UsageError
 from nnface.header import read_content, read_header
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
-from nnface.training.detection import DetectionTask, normalised
+from nnface.training.detection import DetectionTask
 from nnface.training.initial import initial_weights
+from nnface.training.inputs import normalised
 from nnface.training.segmentation import SegmentationTask
 from nnface.zoo import resolve
 
@@ -100,7 +101,7 @@ def _weights_of(init: str | Path, task: AnyTask) -> Mapping[str, Tensor]:
     """The state dict of a model file whose network is the task's own."""
     path = resolve(init)
     parts: Iterator[_Images] = task.batches(0, 0, 1)
-    weights, spec = initial_weights(path, normalised(next(parts).images, task.spec()))
+    weights, spec = initial_weights(path, normalised(next(parts).images, task.spec().input))
     wanted = task.spec()
     for what, given, needed in (
         ("network", spec.architecture, wanted.architecture),

@@ -5,6 +5,8 @@
 * Scores: quality focal loss (Li et al. 2020, https://arxiv.org/abs/2006.04388), whose target is the box's IoU.
 * Boxes: EIoU (Zhang et al. 2021, https://arxiv.org/abs/2101.08158).
 * Landmarks: the mean distance in units of the face's size.
+* A teacher (Hinton et al. 2015, https://arxiv.org/abs/1503.02531) is learned in every cell, as it is in dense detectors
+  (Zheng et al. 2022, https://arxiv.org/abs/2102.12252): its score as the quality, its box where it sees a face.
 
 Everything is divided by the number of faces of the step (over all processes and accumulated parts), which follows from
 the labels alone: so several processes, or several parts, give the gradient of one.
@@ -44,6 +46,12 @@ def eiou_loss(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     shift = ((boxes[:, :2] + boxes[:, 2:] - targets[:, :2] - targets[:, 2:]) / 2).square().sum(-1)
     stretch = ((size - target_size).square() / hull_squared).sum(-1)
     return 1 - iou + shift / hull_squared.sum(-1) + stretch, iou
+
+
+def quality_focal(logits: Tensor, quality: Tensor) -> Tensor:
+    """The quality focal loss of each logit towards a score in 0..1; both of one shape."""
+    focus = (quality - logits.sigmoid()).square()
+    return F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * focus
 
 
 def assign(
@@ -128,9 +136,31 @@ def losses(outputs: Mapping[str, Tensor], grid: Tensor, targets: Sequence[Target
                 size = (faces_here[face[known], 2:] - faces_here[face[known], :2]).prod(-1).sqrt()
                 distance = (points * at[:, None, 2:] + at[:, None, :2] - wanted).abs().mean((1, 2)) / size
                 landmark_loss = landmark_loss + (distance * share[known]).sum()
-    focus = (quality - logits.sigmoid()).square()
-    score_loss = (F.binary_cross_entropy_with_logits(logits, quality, reduction="none") * focus * counted).sum()
+    score_loss = (quality_focal(logits, quality) * counted).sum()
     parts = {"score": score_loss, "box": box_loss}
     if "landmarks" in outputs:
         parts["landmark"] = landmark_loss + outputs["landmarks"].sum() * 0
+    return {name: part / max(faces, 1.0) for name, part in parts.items()}
+
+
+TAUGHT_FROM = 0.3
+"""From this score of a teacher on its box is learned, by the score; below it says little of where a face ends."""
+
+
+def taught(
+    outputs: Mapping[str, Tensor], grid: Tensor, scores: Tensor, boxes: Tensor, faces: float
+) -> dict[str, Tensor]:
+    """The difference from a teacher, scalars, unweighted: ``score`` and ``box``.
+
+    Args:
+        outputs: as :func:`losses` takes them.
+        grid: (A, 3), likewise.
+        scores: (N, A) of the teacher in 0..1.
+        boxes: (N, A, 4) of the teacher, pixels of the input.
+        faces: the number of faces in the whole step; the parts are divided by it (by 1 where there are none).
+    """
+    logits, found = outputs["logits"][..., 0].float(), decode(outputs["boxes"].float(), grid)
+    sure = scores >= TAUGHT_FROM
+    each, _ = eiou_loss(found[sure], boxes[sure])
+    parts = {"score": quality_focal(logits, scores).sum(), "box": (each * scores[sure]).sum()}
     return {name: part / max(faces, 1.0) for name, part in parts.items()}

@@ -23,19 +23,17 @@ def soft_labels(count: int, smoothing: float, spread: float) -> Tensor:
     return rows * (1 - smoothing) + smoothing / count
 
 
-def soft_cross_entropy(logits: Tensor, labels: Tensor, soft: Tensor, prior: Tensor | None = None) -> Tensor:
+def soft_cross_entropy(logits: Tensor, labels: Tensor, soft: Tensor, shares: Tensor) -> Tensor:
     """The sum over the batch; rows whose label is -1 count nothing.
 
     Args:
         logits: (N, C).
         labels: (N,) int64, -1 where there is none.
         soft: (C, C), see :func:`soft_labels`.
-        prior: (C,) what is added to the logits in training and left out afterwards, such as the log-frequencies of
-            the labels (Menon et al., ICLR 2021).
+        shares: (N,) what each row counts.
     """
-    there = labels >= 0
-    shifted = logits if prior is None else logits + prior
-    rows = -(soft[labels.clamp(min=0)] * F.log_softmax(shifted, 1)).sum(1)
+    there = shares * (labels >= 0)
+    rows = -(soft[labels.clamp(min=0)] * F.log_softmax(logits, 1)).sum(1)
     return (rows * there).sum()
 
 

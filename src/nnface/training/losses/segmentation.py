@@ -7,17 +7,36 @@ from torch.nn import functional as F
 from nnface.training.augment.segmentation import IGNORED
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, outline: float = 0.0) -> Tensor:
     """The sum over the portraits of each one's mean over its pixels.
 
     Args:
         logits: (N, C, H, W).
         labels: (N, H, W) int64.
         weights: (C,) what a pixel of each label counts, in pixels.
+        outline: how much more a pixel on the outline of a part counts, in these weights.
     """
     losses = F.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="none")
+    if outline:
+        losses = losses * (1 + outline * outlines(labels))
     pixels = (labels != IGNORED).sum((1, 2)).clamp(min=1)
     return (losses.sum((1, 2)) / pixels).sum()
+
+
+def outlines(labels: Tensor) -> Tensor:
+    """(N, H, W) bool: pixels that have another label beside, above or below them, on both sides of each outline.
+
+    Args:
+        labels: (N, H, W) int64; where one of two is 255 there is no outline.
+    """
+    found = torch.zeros_like(labels, dtype=torch.bool)
+    for dimension in (1, 2):
+        length = labels.shape[dimension] - 1
+        near, far = labels.narrow(dimension, 0, length), labels.narrow(dimension, 1, length)
+        differ = (near != far) & (near != IGNORED) & (far != IGNORED)
+        found.narrow(dimension, 0, length).logical_or_(differ)
+        found.narrow(dimension, 1, length).logical_or_(differ)
+    return found
 
 
 def ohem_cross_entropy(logits: Tensor, labels: Tensor, threshold: float, least: int) -> Tensor:

@@ -1,5 +1,8 @@
 """A student learns from networks what they answer, in its own terms, and says who taught it."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from safetensors.torch import load_file
+from torch.distributions import Categorical, kl_divergence
 
 from conftest import shared
 from faces import fairface
@@ -20,17 +24,19 @@ from nnface.datasets import widerface as pictures
 from nnface.errors import ModelFileError, RecipeError
 from nnface.export.published import import_checkpoint
 from nnface.files import sha256
+from nnface.geometry.anchors import grid
 from nnface.geometry.boxes import iou
 from nnface.header import read_spec
 from nnface.models import file
 from nnface.models.create import create, default_spec
+from nnface.spec import DetectionSpec
 from nnface.training import recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.detection import DetectionTask
 from nnface.training.losses import anchorfree
 from nnface.training.segmentation import SegmentationTask
 from nnface.training.start import start
-from nnface.training.teacher import Teachers, learned
+from nnface.training.teacher import Teachers, _per_cell, learned
 from portraits import portraits
 
 SOLVAY = Path(__file__).resolve().parents[1] / "examples/solvay_1927.jpg"
@@ -71,7 +77,8 @@ def test_the_difference_is_a_divergence(seed, temperature):
     logits, other = torch.randn(2, 5, 7, 3, generator=generator)
     taught = (other / temperature).softmax(1)
     apart = learned(logits, taught, temperature)
-    wanted = F.kl_div((logits / temperature).log_softmax(1), taught, reduction="none").sum(1) * temperature**2
+    student = Categorical(logits=(logits / temperature).transpose(1, 2))
+    wanted = kl_divergence(Categorical(probs=taught.transpose(1, 2)), student) * temperature**2
     torch.testing.assert_close(apart, wanted, rtol=1e-3, atol=1e-4)
     assert (apart >= -1e-4).all()
     torch.testing.assert_close(learned(other, taught, temperature), torch.zeros(5, 3), atol=1e-4, rtol=0)
@@ -83,7 +90,7 @@ def test_the_mean_of_what_the_teachers_answer(task, tmp_path):
     spec = read_spec(files[0])
     part = recipe.Teacher(models=[str(path) for path in files], temperature=2.0)
     seen = images(side=spec.input.size)
-    taught = Teachers(part, spec, 48).probabilities(seen)
+    taught = Teachers(part, spec, spec.input.size).probabilities(seen)
     inputs = ((seen.float() - torch.tensor(spec.input.mean)) / torch.tensor(spec.input.std)).permute(0, 3, 1, 2)
     with torch.no_grad():
         answers = [module(inputs if spec.input.color == "bgr" else inputs.flip(1)) for module in modules]
@@ -91,6 +98,22 @@ def test_the_mean_of_what_the_teachers_answer(task, tmp_path):
     for name, rows in taught.items():
         torch.testing.assert_close(rows, torch.stack([(a[name] / 2).softmax(1) for a in answers]).mean(0))
         torch.testing.assert_close(rows.sum(1), torch.ones_like(rows[:, 0]))
+
+
+def test_who_answers_as_the_teacher_does_has_nothing_to_learn(tmp_path):
+    path, module = network(tmp_path / "t.safetensors", "segment")
+    spec = read_spec(path)
+    file.save(path, module, replace(spec, input=replace(spec.input, size=48, width=48, height=48)))
+    samples = celebamask.read(portraits(tmp_path / "data"))
+    for size in (32, 40, 64):  # of the label image, on whose grid the difference is counted
+        lesson = SegmentationTask(
+            plan("segment", f"teacher.models=['{path}']", f"augment.label_size={size}"), {"a": samples}
+        )
+        batch = next(iter(lesson.batches(0, 0, 1)))
+        losses = lesson.loss(module, batch, lesson.counts(batch))
+        assert float(losses["taught"]) < 1e-5
+        other = lesson.loss(network(tmp_path / "o.safetensors", "segment", seed=5)[1], batch, lesson.counts(batch))
+        assert float(other["taught"]) > 1e-3
 
 
 def test_a_detector_teaches_in_the_students_cells(tmp_path):
@@ -119,7 +142,37 @@ def test_a_detector_teaches_in_the_students_cells(tmp_path):
     assert sum(anchorfree.taught(outputs[1], cells, *alone, 3.0).values()) > 0.01
 
 
-def test_of_two_anchors_in_a_cell_the_surer_teaches(tmp_path):
+def test_of_two_anchors_in_a_cell_the_surer_is_taken():
+    spec = DetectionSpec(coding="distance", strides=(16, 32), anchor_sizes=((16.0, 16.0), (32.0, 32.0)))
+    outputs = {"scores": np.zeros((1, 10), np.float32), "boxes": np.ones((1, 10, 4), np.float32)}
+    outputs["scores"][0, [3, 6, 9]] = 0.6, 0.7, 0.8  # the second anchor of cell 1, the first of 3, the second of 4
+    outputs["boxes"][0, [3, 6, 9]] = 0.5
+    scores, found = _per_cell(outputs, spec, 32, 32)
+    np.testing.assert_allclose(scores, [[0, 0.6, 0, 0.7, 0.8]])
+    wanted = [[-8, -8, 24, 24], [16, 0, 32, 16], [-8, 8, 24, 40], [16, 16, 32, 32], [0, 0, 32, 32]]
+    np.testing.assert_allclose(found[0], wanted)
+
+
+def test_large_faces_do_not_outweigh_small_ones():
+    cells = torch.from_numpy(grid(96, 96, (8,)).copy())[:, :3]
+    scores, boxes = torch.zeros(1, 144), torch.zeros(1, 144, 4)
+    outputs = {"logits": torch.zeros(1, 144, 1), "boxes": torch.ones(1, 144, 4)}
+    costs = []
+    for box, answering in (((0.0, 0.0, 40.0, 40.0), range(4)), ((0.0, 0.0, 40.0, 40.0), range(1))):
+        scores.zero_()
+        scores[0, list(answering)] = 0.9
+        boxes[0, list(answering)] = torch.tensor(box)
+        each = [
+            anchorfree.eiou_loss(anchorfree.decode(outputs["boxes"], cells)[0, [k]], boxes[0, [k]])[0]
+            for k in answering
+        ]
+        found = anchorfree.taught(outputs, cells, scores, boxes, 1.0)["box"]
+        torch.testing.assert_close(found, torch.stack(each).sum() * 0.9 / len(each) ** 0.5)
+        costs.append(float(found))
+    assert costs[0] < 3 * costs[1]
+
+
+def test_of_a_published_detectors_two_anchors_the_surer_teaches(tmp_path):
     published = shared("peers/scrfd/scrfd_500m_bnkps.onnx")
     teacher = tmp_path / "scrfd.onnx"
     import_checkpoint("scrfd", published, teacher)
@@ -150,6 +203,19 @@ def test_a_teacher_must_speak_the_students_language(tmp_path, student, teacher, 
     architecture, settings = NETWORKS[student]
     with pytest.raises(RecipeError, match=words):
         Teachers(recipe.Teacher(models=[str(path)]), default_spec(architecture, **settings), 48)
+
+
+@pytest.mark.parametrize(
+    ("student", "size", "words"),
+    [
+        ("anchorfree", 100, "takes no pictures of 100 x 100 pixels"),
+        ("retinaface-mobilenet025", 96, "only anchor-free detectors learn from a teacher"),
+    ],
+)
+def test_students_that_a_detector_cannot_teach(tmp_path, student, size, words):
+    path, _ = network(tmp_path / "t.safetensors", "detect")
+    with pytest.raises(RecipeError, match=words):
+        Teachers(recipe.Teacher(models=[str(path)]), default_spec(student), size)
 
 
 def test_a_detector_with_other_cells_cannot_teach(tmp_path):
@@ -202,3 +268,43 @@ def test_the_file_says_who_taught(tmp_path):
     assert read_spec(best).provenance["distilled"] == f"t (sha256 {sha256(path)})"
     rows = (tmp_path / "run/metrics.jsonl").read_text()
     assert '"taught"' in rows
+
+
+@pytest.mark.parametrize("stopped", [1, 3])
+def test_a_lesson_that_was_interrupted_ends_with_the_same_weights(tmp_path, stopped):
+    """With parts and dropout, whose random numbers a teacher must not take."""
+    path, _ = network(tmp_path / "t.safetensors", "classify")
+    root, file_of = fairface(tmp_path / "data"), tmp_path / "recipe.toml"
+    more = ["model.settings.dropout=0.3", "loop.accumulate=2", "loop.save_every=1", "loop.log_every=1"]
+    file_of.write_text(recipe.dump(plan("classify", f"teacher.models=['{path}']", *more)))
+
+    def command(out, *extra):
+        words = ["train", file_of, "--data", f"fairface:{root}", "--out", tmp_path / out, "--threads", "1", *extra]
+        return [sys.executable, "-m", "nnface", *map(str, words)]
+
+    assert subprocess.run(command("whole"), capture_output=True, check=False).returncode == 0
+    with subprocess.Popen(command("halves"), stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith(f"step {stopped}/"):
+                process.kill()
+                break
+        process.stderr.read()
+    assert not (tmp_path / "halves/last.safetensors").exists()
+    lesson = path.read_bytes()
+    network(path, "classify", seed=9)
+    ended = subprocess.run(command("halves", "--resume"), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "another recipe" in ended.stderr  # another teacher is another recipe
+    path.write_bytes(lesson)
+    ended = subprocess.run(command("halves", "--resume"), capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    one, other = (load_file(tmp_path / out / "last.safetensors") for out in ("whole", "halves"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_damaged_teacher_is_told_before_the_run_folder_is_made(tmp_path):
+    path, _ = network(tmp_path / "t.safetensors", "classify")
+    path.write_bytes(path.read_bytes()[:-100])
+    (tmp_path / "recipe.toml").write_text(recipe.dump(plan("classify", f"teacher.models=['{path}']")))
+    with pytest.raises(ModelFileError, match=r"t\.safetensors"):
+        start(str(tmp_path / "recipe.toml"), [f"fairface:{fairface(tmp_path / 'data')}"], tmp_path / "run", threads=1)
+    assert not (tmp_path / "run").exists()

@@ -23,6 +23,7 @@ from nnface.predict.classifier import Classifier
 from nnface.training import recipe
 from nnface.training.attributes import AttributesTask
 from nnface.training.augment.attributes import jitter, vary
+from nnface.training.inputs import normalised
 from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.recipe import ChipAugment
 from processes import nnface
@@ -253,13 +254,29 @@ def test_chips_are_laid_over_each_other_with_their_labels(small, root):
     counts, model = mixed.counts(batch), mixed.model().eval()
     assert counts["gender"] == pytest.approx(16)
     whole = mixed.loss(model, batch, counts)
-    halves = []
-    for labels in (batch.labels, batch.others):  # as if each chip were alone
-        alone = replace(batch, labels=labels, others=labels)
-        halves.append(mixed.loss(model, replace(alone, shares=torch.ones(16)), counts)["gender"])
-    assert min(halves) - 0.2 < whole["gender"] < max(halves) + 0.2
-    swapped = replace(batch, labels=batch.others, others=batch.labels, shares=1 - batch.shares)
-    torch.testing.assert_close(mixed.loss(model, swapped, counts), whole)
+    logits = model(normalised(batch.images, mixed.spec().input))["gender"].log_softmax(1)
+    own, other = (-(mixed.soft["gender"][labels["gender"]] * logits).sum(1) for labels in (batch.labels, batch.others))
+    wanted = (batch.shares * own + (1 - batch.shares) * other).sum() / 16
+    torch.testing.assert_close(whole["gender"], wanted)
+    unknown = {**batch.others, "gender": torch.full((16,), -1)}
+    assert mixed.counts(replace(batch, others=unknown))["gender"] == pytest.approx(float(batch.shares.sum()))
+    assert set(mixed.names(batch)) == {*batch.names, *batch.others_names} > set(batch.names)
+
+
+def test_frequent_labels_are_favoured_in_training_and_not_afterwards(small, root):
+    """Menon et al. 2021: the loss is that of the logits plus the logarithm of the labels' frequency."""
+    plain, balanced = (
+        AttributesTask(recipe.load(small, [f"loss.balance.race={power}"]), {"a": data.read(root)}) for power in (0, 0.5)
+    )
+    batch, model = next(iter(plain.batches(0, 0, 1))), plain.model().eval()
+    counts = plain.counts(batch)
+    races = np.array([s.labels["race"] for s in plain.train])
+    shares = torch.from_numpy(np.bincount(races, minlength=7) / len(races)).float()
+    logits = model(normalised(batch.images, plain.spec().input))["race"]
+    soft = plain.soft["race"][batch.labels["race"]]
+    for task, power in ((plain, 0.0), (balanced, 0.5)):
+        wanted = -(soft * (logits + power * shares.log()).log_softmax(1)).sum() / 16
+        torch.testing.assert_close(task.loss(model, batch, counts)["race"], wanted)
 
 
 def test_a_pair_bears_the_same_other_chip(small, root):

@@ -41,17 +41,20 @@ class Batch:
     shares: Tensor
     """(N,) float32: what each counts by its own labels, 1 where no other chip lies over it; the rest by the other's."""
     names: list[str]
+    others_names: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One of them."""
+    """What the run sees under a number: a chip, perhaps with another one laid over it."""
 
     image: NDArray[np.uint8]
     """(S, S, 3) BGR."""
     own: AttributeSample
     other: AttributeSample
+    """What lies over it; the same where nothing does."""
     share: float
+    """How much of the picture is the chip's own, 0 to 1."""
 
 
 class AttributesTask:
@@ -60,19 +63,21 @@ class AttributesTask:
     Args:
         recipe: what to train.
         sources: name to chips, as ``--data`` names them; a tenth of each is kept for choosing.
+        device: where teachers run: the student's.
     """
 
     def __init__(
         self,
         recipe: AttributesRecipe,
         sources: Mapping[str, Sequence[AttributeSample]],
+        device: str = "cpu",
     ) -> None:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
         size = recipe.augment.size
-        self.teachers = Teachers(recipe.teacher, spec, size)
-        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        self.teachers = Teachers(recipe.teacher, spec, size, device)
+        provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
         plan = replace(spec.input, size=size, width=size, height=size)
         self._spec = replace(spec, input=plan, provenance=provenance)
         assert self._spec.classification is not None  # a classifier's Spec always has it
@@ -131,7 +136,7 @@ class AttributesTask:
         return {**counts, "chips": float(len(batch.images))}
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
-        """The weighted loss of each head."""
+        """The weighted loss of each head; of all together ``agreement`` and, where there are teachers, ``taught``."""
         device = next(model.parameters()).device
         images = batch.images.to(device)
         outputs = model(normalised(images, self._spec.input))
@@ -164,8 +169,8 @@ class AttributesTask:
         return total
 
     def names(self, batch: Batch) -> list[str]:
-        """The pictures of the batch."""
-        return batch.names
+        """The pictures of the batch, those that lie over others too."""
+        return sorted({*batch.names, *batch.others_names})
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Accuracies on the tenth kept for choosing, through the ordinary predictor.
@@ -175,7 +180,8 @@ class AttributesTask:
         """
         if not self.chosen:
             return {"best": float("nan")}
-        classifier = Classifier(TorchRunner(model, self._spec), batch=64)
+        device = str(next(model.parameters()).device)
+        classifier = Classifier(TorchRunner(model, self._spec, device), batch=64)
         chips = [resized(np.asarray(self.cache.load(s.path)[0]), classifier.size) for s in self.chosen]
         logits = classifier.logits(chips)
         figures: dict[str, float] = {}
@@ -207,8 +213,8 @@ class AttributesTask:
         alpha = self.recipe.augment.mixup
         if not alpha:
             return Chip(image, own, own, 1.0)
-        both = np.random.default_rng([self.recipe.seed, 2, turn])  # a pair has the same other chip, as strong
-        other, share = self.train[int(both.integers(len(self.train)))], float(both.beta(alpha, alpha))
+        pair_rng = np.random.default_rng([self.recipe.seed, 2, turn])  # a pair has the same other chip, as strong
+        other, share = self.train[int(pair_rng.integers(len(self.train)))], float(pair_rng.beta(alpha, alpha))
         over = self._varied(other, number, rng)
         return Chip(np.asarray(cv2.addWeighted(image, share, over, 1 - share, 0.0), np.uint8), own, other, share)
 
@@ -245,6 +251,7 @@ class AttributesTask:
             others={name: torch.tensor([chip.other.labels[name] for chip in chips]) for name in self.heads},
             shares=torch.tensor([chip.share for chip in chips]),
             names=[chip.own.key for chip in chips],
+            others_names=[chip.other.key for chip in chips],
         )
 
 

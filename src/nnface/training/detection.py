@@ -47,24 +47,27 @@ class DetectionTask:
     Args:
         recipe: what to train.
         sources: name to pictures, as ``--data`` names them; a tenth of each is kept for choosing.
+        device: where teachers run: the student's.
 
     Raises:
         DataError: a source that the recipe names is not there, or there is nothing to train on.
-        RecipeError: the loss is not one for the network, or a teacher has other cells than it.
+        RecipeError: the loss is not one for the network.
         UsageError: no such network.
-        ModelFileError: the recipe's backbone or a teacher cannot be read, or the former is not the network's.
+        ModelFileError: the recipe's backbone cannot be read or is not the network's.
+        NnfaceError: a teacher cannot be opened, see :class:`nnface.training.teacher.Teachers`.
     """
 
     def __init__(
         self,
         recipe: DetectionRecipe,
         sources: Mapping[str, Sequence[DetectionSample]],
+        device: str = "cpu",
     ) -> None:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        self.teachers = Teachers(recipe.teacher, spec, recipe.crops.size)
-        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        self.teachers = Teachers(recipe.teacher, spec, recipe.crops.size, device)
+        provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
         self._spec = replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
         self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
         data = recipe.data
@@ -132,11 +135,12 @@ class DetectionTask:
         is no face to choose on.
         """
         figures: dict[str, float] = {}
+        device = str(next(model.parameters()).device)
         truth = wider.by_height(
             {str(i): s.boxes for i, s in enumerate(self.chosen)}, {str(i): s.ignored for i, s in enumerate(self.chosen)}
         )
         for size in self.recipe.evaluation.sizes:
-            detector = Detector(TorchRunner(model, self._spec), size=size, min_score=0.02)
+            detector = Detector(TorchRunner(model, self._spec, device), size=size, min_score=0.02)
             found = {}
             for start in range(0, len(self.chosen), 8):
                 pictures = [s.path for s in self.chosen[start : start + 8]]

@@ -62,7 +62,7 @@ def train(
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
     """
-    place = _device(device)
+    place = find_device(device)
     rank, world = _join_processes(place)
     best = _train(task, recipe, out, _Place(place, rank, world), resume=resume, tensorboard=tensorboard)
     if world > 1:
@@ -262,7 +262,12 @@ def _join_processes(place: torch.device) -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), world
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Where this process trains: ``cpu``, ``cuda:N``, or of ``cuda`` the one that torchrun's LOCAL_RANK names.
+
+    Raises:
+        DeviceError: no such device, or it is not there.
+    """
     if name == "cpu":
         return torch.device("cpu")
     kind, _, number = name.partition(":")

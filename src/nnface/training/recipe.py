@@ -167,7 +167,7 @@ class Evaluation(Part):
 class Teacher(Part):
     """Networks whose answers are learned beside the labels (Hinton, Vinyals and Dean, "Distilling the knowledge in a
     neural network", 2015). They see what the student sees, varied alike (Beyer et al., "Knowledge distillation: a good
-    teacher is patient and consistent", CVPR 2022); of several the mean is learned."""
+    teacher is patient and consistent", CVPR 2022); of several the mean is learned, of boxes that of the surest."""
 
     models: list[str] = []
     """Model files or names of the zoo, of the student's task; empty: labels alone are learned."""

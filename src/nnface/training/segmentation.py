@@ -46,15 +46,18 @@ class SegmentationTask:
     Args:
         recipe: what to train.
         sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing.
+        device: where teachers run: the student's.
     """
 
-    def __init__(self, recipe: SegmentationRecipe, sources: Mapping[str, Sequence[SegmentationSample]]) -> None:
+    def __init__(
+        self, recipe: SegmentationRecipe, sources: Mapping[str, Sequence[SegmentationSample]], device: str = "cpu"
+    ) -> None:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
         size = recipe.augment.size
-        self.teachers = Teachers(recipe.teacher, spec, size)
-        provenance = {"recipe": recipe.name, **origin, **self.teachers.origin(), **recipe.provenance}
+        self.teachers = Teachers(recipe.teacher, spec, size, device)
+        provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
         plan = replace(spec.input, size=size, width=size, height=size)
         self._spec = replace(spec, input=plan, provenance=provenance)
         assert self._spec.segmentation is not None  # a parser's Spec always has it
@@ -98,7 +101,7 @@ class SegmentationTask:
         return {"portraits": float(len(batch.images))}
 
     def loss(self, model: nn.Module, batch: Batch, counts: Mapping[str, float]) -> dict[str, Tensor]:
-        """Cross-entropy and Dice, of auxiliary outputs together as ``auxiliary``."""
+        """Cross-entropy and Dice, of auxiliary outputs together as ``auxiliary``; from teachers ``taught``."""
         device = next(model.parameters()).device
         images = batch.images.to(device)
         outputs = model(normalised(images, self._spec.input))
@@ -129,7 +132,8 @@ class SegmentationTask:
         """
         if not self.chosen:
             return {"best": float("nan")}
-        runner, size = TorchRunner(model, self._spec), self.recipe.augment.size
+        device = str(next(model.parameters()).device)
+        runner, size = TorchRunner(model, self._spec, device), self.recipe.augment.size
         matrix = np.zeros((len(CELEBAMASK_LABELS),) * 2, np.int64)
         for sample in self.chosen:
             truth = self._mask(sample.mask)
@@ -232,7 +236,7 @@ class SegmentationTask:
     def _taught(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """The sum over the portraits of each one's mean difference from the teachers, over its pixels."""
         size, inside = labels.shape[-2:], labels != augment.IGNORED
-        taught = on_grid(self.teachers.probabilities(images)["logits"], size)
+        taught = self.teachers.probabilities(images, size)["logits"]
         apart = learned(on_grid(logits, size), taught, self.recipe.teacher.temperature) * inside
         return (apart.sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).sum()
 

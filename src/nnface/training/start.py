@@ -20,6 +20,7 @@ from nnface.training.detection import DetectionTask
 from nnface.training.initial import initial_weights
 from nnface.training.inputs import normalised
 from nnface.training.segmentation import SegmentationTask
+from nnface.training.teacher import teachers_origin
 from nnface.zoo import resolve
 
 
@@ -61,21 +62,24 @@ def start(
         raise UsageError("--init and model.backbone both name weights to start from; give one of them")
     folder = out if out is not None else Path("runs") / plan.name
     plan = _with_origin(plan, init, folder if resume else None)
+    place = str(loop.find_device(device))
     task: AnyTask
     if isinstance(plan, recipe.DetectionRecipe):
-        task = DetectionTask(plan, read_sources(data))
+        task = DetectionTask(plan, read_sources(data), place)
     elif isinstance(plan, recipe.AttributesRecipe):
-        task = AttributesTask(plan, read_chips(data))
+        task = AttributesTask(plan, read_chips(data), place)
     else:
-        task = SegmentationTask(plan, read_portraits(data))
+        task = SegmentationTask(plan, read_portraits(data), place)
     if init is not None and not resume:  # a resumed run has its weights in its state
         task.init = _weights_of(init, task)
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
 
 
 def _with_origin(plan: recipe.Recipe, init: str | Path | None, resumed: Path | None) -> recipe.Recipe:
-    """The recipe whose provenance says, as ``init``, which weights the run starts from: what it trains carries it."""
-    provenance = {name: words for name, words in plan.provenance.items() if name != "init"}
+    """The recipe whose provenance says, as ``init``, which weights the run starts from, and, as ``distilled``, who
+    teaches: what it trains carries it, and a run does not go on with another teacher than it began with."""
+    provenance = {name: words for name, words in plan.provenance.items() if name not in ("init", "distilled")}
+    provenance |= teachers_origin(plan.teacher)
     if resumed is not None:  # as it was begun, whether or not --init is given again
         kept = resumed / "recipe.toml"
         begun = recipe.load(str(kept)).provenance if kept.is_file() else {}

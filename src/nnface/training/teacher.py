@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,58 +23,57 @@ from nnface.training.inputs import normalised
 from nnface.training.recipe import Teacher
 from nnface.zoo import resolve
 
+Floats = NDArray[np.float32]
+
 
 class Teachers:
-    """The teachers of a recipe.
+    """The teachers of a recipe, opened; false where there are none.
 
     Args:
         plan: the recipe's part.
         student: the Spec of the network that is trained.
         size: side of the pictures that it is trained on, in pixels.
+        device: where they run, such as ``cpu`` or ``cuda:0``.
 
     Raises:
         ModelFileError: no such model, or a file that is none.
         RecipeError: a teacher of another task, of other labels, or a detector whose cells are not the student's.
+        DeviceError: the device is not one for such a file.
+        DependencyError: the runtime of such a file is not installed.
     """
 
-    def __init__(self, plan: Teacher, student: Spec, size: int) -> None:
+    def __init__(self, plan: Teacher, student: Spec, size: int, device: str = "cpu") -> None:
         self.plan = plan
-        self.student = student
-        self._paths = [resolve(name) for name in plan.models]
-        self._specs = [read_spec(path) for path in self._paths]
-        for name, spec in zip(plan.models, self._specs, strict=True):
-            _fits(name, spec, student, size)
-        self._runners: dict[str, list[Runner]] = {}  # by device
+        self._runners: list[Runner] = []
+        for name in plan.models:
+            runner = open_model(resolve(name), device, torch.get_num_threads())
+            _require_fit(name, runner.spec, student, size)
+            self._runners.append(runner)
 
     def __bool__(self) -> bool:
-        return bool(self._paths)
+        return bool(self._runners)
 
-    def origin(self) -> dict[str, str]:
-        """Who taught, as a line of provenance; none where there is no teacher."""
-        if not self._paths:
-            return {}
-        names = [
-            f"{spec.provenance.get('recipe', path.stem)} (sha256 {sha256(path)})"
-            for path, spec in zip(self._paths, self._specs, strict=True)
-        ]
-        return {"distilled": ", ".join(names)}
-
-    def probabilities(self, images: Tensor) -> dict[str, Tensor]:
+    def probabilities(self, images: Tensor, size: tuple[int, ...] = ()) -> dict[str, Tensor]:
         """What classifiers and parsers answer, by the name of the output: their mean, at the recipe's temperature.
+
+        A teacher answers in one view, and without the temperatures that were fitted for it.
 
         Args:
             images: (N, S, S, 3) uint8 BGR.
+            size: rows and columns that parsers' logits are enlarged or reduced to.
 
         Returns:
-            of a classifier (N, labels) for each head; of a parser ``logits`` (N, labels, h, w).
+            of a classifier (N, labels) for each head; of a parser ``logits`` (N, labels, *size).
         """
-        answers = [
-            {name: (torch.from_numpy(rows) / self.plan.temperature).softmax(1) for name, rows in outputs.items()}
-            for outputs in self._run(images)
-        ]
-        size = max((rows.shape[2:] for each in answers for rows in each.values()), key=lambda shape: shape.numel())
-        if size:  # parsers' grids may differ
-            answers = [{name: on_grid(rows, size) for name, rows in each.items()} for each in answers]
+        answers: list[dict[str, Tensor]] = []
+        for runner in self._runners:
+            outputs = {name: torch.from_numpy(rows) for name, rows in self._run(runner, images).items()}
+            answers.append(
+                {
+                    name: ((on_grid(rows, size) if size else rows) / self.plan.temperature).softmax(1)
+                    for name, rows in outputs.items()
+                }
+            )
         return {name: torch.stack([each[name] for each in answers]).mean(0).to(images.device) for name in answers[0]}
 
     def faces(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,24 +85,29 @@ class Teachers:
         Returns:
             scores (N, A) in 0..1 and boxes (N, A, 4), x1, y1, x2, y2 in pixels of the images.
         """
-        seen = [
-            _per_cell(outputs, spec.detection, images.shape[1], images.shape[2])
-            for outputs, spec in zip(self._run(images), self._specs, strict=True)
-            if spec.detection is not None
-        ]
+        seen = []
+        for runner in self._runners:
+            assert runner.spec.detection is not None  # a detector's Spec always has it
+            seen.append(_per_cell(self._run(runner, images), runner.spec.detection, images.shape[1], images.shape[2]))
         scores = np.stack([each for each, _ in seen])
         surest = scores.argmax(0)[None, ..., None]
         found = np.take_along_axis(np.stack([each for _, each in seen]), surest, 0)[0]
         return torch.from_numpy(scores.mean(0)).to(images.device), torch.from_numpy(found).to(images.device)
 
-    def _run(self, images: Tensor) -> list[Mapping[str, np.ndarray]]:
-        device = str(images.device)
-        if device not in self._runners:
-            self._runners[device] = [open_model(path, device, torch.get_num_threads()) for path in self._paths]
-        return [
-            runner.run(_as_input(images, spec.input).cpu().numpy())
-            for runner, spec in zip(self._runners[device], self._specs, strict=True)
-        ]
+    def _run(self, runner: Runner, images: Tensor) -> Mapping[str, Floats]:
+        with torch.autocast(images.device.type, enabled=False):  # a teacher answers alike in every kind of file
+            return runner.run(_as_input(images, runner.spec.input).cpu().numpy())
+
+
+def teachers_origin(plan: Teacher) -> dict[str, str]:
+    """Who teaches, as a line of provenance: each one's recipe or file, and its SHA-256; nothing without teachers.
+
+    Raises:
+        ModelFileError: no such model, or a file that is none.
+    """
+    paths = [resolve(name) for name in plan.models]
+    names = [f"{read_spec(path).provenance.get('recipe', path.stem)} (sha256 {sha256(path)})" for path in paths]
+    return {"distilled": ", ".join(names)} if names else {}
 
 
 def learned(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -117,8 +122,7 @@ def learned(logits: Tensor, taught: Tensor, temperature: float) -> Tensor:
     Returns:
         (N, ...), 0 where the student answers as the teachers do.
     """
-    answered = F.log_softmax(logits / temperature, 1)
-    return (taught * (taught.clamp(min=1e-9).log() - answered)).sum(1) * temperature**2
+    return F.kl_div(F.log_softmax(logits / temperature, 1), taught, reduction="none").sum(1) * temperature**2
 
 
 def on_grid(maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -128,34 +132,39 @@ def on_grid(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
-def _fits(name: str, teacher: Spec, student: Spec, size: int) -> None:
+def _require_fit(name: str, teacher: Spec, student: Spec, size: int) -> None:
     """Refuse a teacher whose answers are not in the student's terms."""
     if teacher.task != student.task:
         raise RecipeError(f"the teacher {name} is for the task {teacher.task}, the student for {student.task}")
-    if student.classification is not None and teacher.classification is not None:
-        same = dict(teacher.classification.heads) == dict(student.classification.heads)
+    if student.detection is not None and teacher.detection is not None:
+        _require_cells(name, teacher.detection, student.detection)
+        _require_size(name, teacher.input, size)
+    elif student.classification is not None and teacher.classification is not None:
+        _require_labels(name, dict(teacher.classification.heads) == dict(student.classification.heads))
     elif student.segmentation is not None and teacher.segmentation is not None:
-        same = teacher.segmentation.labels == student.segmentation.labels
-    else:
-        _same_cells(name, teacher, student, size)
-        same = True
+        _require_labels(name, teacher.segmentation.labels == student.segmentation.labels)
+
+
+def _require_labels(name: str, same: bool) -> None:
     if not same:
         raise RecipeError(f"the teacher {name} has other labels than the student, or another order of them")
 
 
-def _same_cells(name: str, teacher: Spec, student: Spec, size: int) -> None:
-    theirs, ours = teacher.detection, student.detection
-    assert theirs is not None
-    assert ours is not None
-    if "ssd" in (theirs.coding, ours.coding) or theirs.strides != ours.strides or theirs.selected:
+def _require_cells(name: str, teacher: DetectionSpec, student: DetectionSpec) -> None:
+    if student.coding != "distance":
+        raise RecipeError("only anchor-free detectors learn from a teacher; remove teacher.models")
+    if teacher.coding != "distance" or teacher.strides != student.strides:
         raise RecipeError(
             f"the teacher {name} must say distances in the student's cells, of strides "
-            f"{', '.join(map(str, ours.strides))}, as the bundled detectors and SCRFD do"
+            f"{', '.join(map(str, student.strides))}, as the bundled detectors and SCRFD do"
         )
-    if len({len(level) for level in theirs.anchor_sizes}) > 1:
+    if len({len(level) for level in teacher.anchor_sizes}) > 1:
         raise RecipeError(f"the teacher {name} has more anchors in the cells of one level than in another's")
-    if (teacher.input.height or size, teacher.input.width or size) != (size, size):
-        raise RecipeError(f"the teacher {name} takes no pictures of {size} x {size}, on which the student is trained")
+
+
+def _require_size(name: str, teacher: InputSpec, size: int) -> None:
+    if (teacher.height or size, teacher.width or size) != (size, size) or size % teacher.multiple:
+        raise RecipeError(f"the teacher {name} takes no pictures of {size} x {size} pixels, which crops.size says")
 
 
 def _as_input(images: Tensor, plan: InputSpec) -> Tensor:
@@ -167,10 +176,8 @@ def _as_input(images: Tensor, plan: InputSpec) -> Tensor:
     return F.interpolate(inputs, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _per_cell(
-    outputs: Mapping[str, np.ndarray], plan: DetectionSpec, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N, A) and boxes (N, A, 4) of each cell's surest anchor."""
+def _per_cell(outputs: Mapping[str, Floats], plan: DetectionSpec, height: int, width: int) -> tuple[Floats, Floats]:
+    """Scores (N, A) and boxes (N, A, 4), in pixels, of the surest anchor in each of A cells."""
     sizes = plan.anchor_sizes or tuple((float(stride),) for stride in plan.strides)
     found = boxes.decode_distance(outputs["boxes"], grid(height, width, plan.strides, sizes, plan.clip_anchors))
     each, count = len(sizes[0]), len(outputs["scores"])

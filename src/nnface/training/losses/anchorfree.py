@@ -146,6 +146,9 @@ def losses(outputs: Mapping[str, Tensor], grid: Tensor, targets: Sequence[Target
 TAUGHT_FROM = 0.3
 """From this score of a teacher on its box is learned, by the score; below it says little of where a face ends."""
 
+SAME_FACE = 0.5
+"""Boxes of a teacher that overlap by this IoU tell of one face."""
+
 
 def taught(
     outputs: Mapping[str, Tensor], grid: Tensor, scores: Tensor, boxes: Tensor, faces: float
@@ -160,7 +163,11 @@ def taught(
         faces: the number of faces in the whole step; the parts are divided by it (by 1 where there are none).
     """
     logits, found = outputs["logits"][..., 0].float(), decode(outputs["boxes"].float(), grid)
-    sure = scores >= TAUGHT_FROM
-    each, _ = eiou_loss(found[sure], boxes[sure])
-    parts = {"score": quality_focal(logits, scores).sum(), "box": (each * scores[sure]).sum()}
+    box_loss = found.sum() * 0
+    for i, sure in enumerate(scores >= TAUGHT_FROM):
+        each, _ = eiou_loss(found[i, sure], boxes[i, sure])
+        # As for the labels: a large face has more cells, and the root balances them.
+        cells = (pairwise_iou(boxes[i, sure], boxes[i, sure]) >= SAME_FACE).sum(1)
+        box_loss = box_loss + (each * scores[i, sure] * cells.float().rsqrt()).sum()
+    parts = {"score": quality_focal(logits, scores).sum(), "box": box_loss}
     return {name: part / max(faces, 1.0) for name, part in parts.items()}

@@ -6,8 +6,9 @@
 
 ``--data`` is what it was trained on: all is fitted on the tenth that was kept for choosing. A training that counts rare
 parts more finds too much of them, and F1 asks for another balance than the number of right pixels; so each label gets
-the bias at which the mean F1 over all parts is highest (coordinate ascent), written into the last convolution. It is
-fitted on one half of the tenth and judged on the other first, so that the gain that is printed is not its own choice.
+the bias at which F1, weighed between all parts and the frequent ones as the recipe weighs checkpoints, is highest
+(coordinate ascent), written into the last convolution. It is fitted on one half of the tenth and judged on the other
+first, so that the gain that is printed is not its own choice.
 Hold-out figures are taken from results/celebamask-holdout.json, if they are there: measure after the first call with
 benchmarks/segmentation.py, then call again. The card (zoo/weights/NAME.md) is written by hand.
 """
@@ -48,39 +49,42 @@ STEPS = (1.0, 0.5, 0.25)
 
 
 def gathered(module, spec, samples):
-    """Logits (n, labels, h, w) on the network's own grid, and the true labels there (n, h, w)."""
+    """Logits (n, labels, h, w) at every second row and column of the network's own grid, and the true labels there."""
     segmenter, size = Segmenter(TorchRunner(module, spec)), spec.input.size
     logits, truth = [], []
     for sample in samples:
         image = cv2.resize(read(sample.path), (size, size), interpolation=cv2.INTER_AREA)
-        logits.append(segmenter.logits([image])[0].astype(np.float16))
-        truth.append(cv2.resize(read_mask(sample.mask), logits[-1].shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        found = segmenter.logits([image])[0].astype(np.float16)
+        labels = cv2.resize(read_mask(sample.mask), found.shape[:0:-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        logits.append(found[:, ::2, ::2])
+        truth.append(labels[::2, ::2])
     return np.stack(logits), np.stack(truth)
 
 
-def mean_f1(logits, truth, biases):
-    """Over all 18 parts."""
+def weighed_f1(logits, truth, biases, share):
+    """The mean over the 14 frequent parts, by its share, and that over all 18."""
     matrix = np.zeros((len(biases),) * 2, np.int64)
     for rows, labels in zip(logits, truth, strict=True):
         matrix += parsing.confusion(labels, (rows + biases[:, None, None]).argmax(0).astype(np.uint8), len(biases))
-    return parsing.scores(matrix).mean_f1
+    scores = parsing.scores(matrix)
+    return share * scores.frequent_f1 + (1 - share) * scores.mean_f1
 
 
-def fitted(logits, truth, partners):
+def fitted(logits, truth, partners, share):
     """(labels,) float16: what is added to the logits; the background's stays 0, and partners have one value."""
     biases = np.zeros(logits.shape[1], np.float16)
-    best = mean_f1(logits, truth, biases)
+    best = weighed_f1(logits, truth, biases, share)
     for step in STEPS:
         for label in (n for n in range(1, len(biases)) if n <= partners[n]):
             for move in (-step, step):
                 while True:
                     tried = biases.copy()
                     tried[[*{label, partners[label]}]] += move
-                    found = mean_f1(logits, truth, tried)
+                    found = weighed_f1(logits, truth, tried, share)
                     if found <= best + 1e-5:
                         break
                     biases, best = tried, found
-        print(f"step {step}: mean F1 {best:.4f}", flush=True)
+        print(f"step {step}: F1 {best:.4f}", flush=True)
     return biases
 
 
@@ -107,10 +111,11 @@ def main():
     if options.biases is None:
         logits, truth = gathered(module, spec, samples)
         plain = np.zeros(logits.shape[1], np.float16)
-        crossed = fitted(logits[0::2], truth[0::2], partners)
-        before, after = (mean_f1(logits[1::2], truth[1::2], b) for b in (plain, crossed))
-        print(f"the other half: mean F1 {before:.4f} without biases, {after:.4f} with those of the first half")
-        biases = fitted(logits, truth, partners) if after > before else plain
+        share = plan.evaluation.frequent
+        crossed = fitted(logits[0::2], truth[0::2], partners, share)
+        before, after = (weighed_f1(logits[1::2], truth[1::2], b, share) for b in (plain, crossed))
+        print(f"the other half: F1 {before:.4f} without biases, {after:.4f} with those of the first half")
+        biases = fitted(logits, truth, partners, share) if after > before else plain
         print(json.dumps({name: float(b) for name, b in zip(CELEBAMASK_LABELS, biases, strict=True) if b}))
     else:
         biases = np.array([options.biases.get(name, 0.0) for name in CELEBAMASK_LABELS])

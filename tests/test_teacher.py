@@ -100,6 +100,17 @@ def test_the_mean_of_what_the_teachers_answer(task, tmp_path):
         torch.testing.assert_close(rows.sum(1), torch.ones_like(rows[:, 0]))
 
 
+def test_a_teacher_of_fixed_input_sees_pictures_of_its_own_size(tmp_path):
+    path, _ = network(tmp_path / "t.safetensors", "classify")
+    spec = read_spec(path)
+    colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 1, 1, 3)).astype(np.uint8))
+    teachers = Teachers(recipe.Teacher(models=[str(path)]), spec, 48)
+    own, other = (teachers.probabilities(colours.expand(3, side, side, 3)) for side in (spec.input.size, 48))
+    for name in own:
+        torch.testing.assert_close(own[name], other[name])
+        assert not torch.allclose(own[name][0], own[name][1])
+
+
 def test_who_answers_as_the_teacher_does_has_nothing_to_learn(tmp_path):
     path, module = network(tmp_path / "t.safetensors", "segment")
     spec = read_spec(path)

@@ -17,15 +17,15 @@ from nnface.spec import Spec
 class TorchRunner:
     """A module and its Spec as a runner (see ``docs/architecture.md``); the module's weights are shared, not copied."""
 
-    def __init__(self, module: nn.Module, spec: Spec, device: str = "cpu") -> None:
-        """Move the module to the device, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    def __init__(self, module: nn.Module, spec: Spec, device: str | None = None) -> None:
+        """Move the module to the device, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; None: it stays where it is.
 
         Raises:
             DeviceError: the device is unknown or not there.
         """
         self.spec = spec
-        self.device = device
-        self._device = _find(device)
+        self.device = device or str(next((p.device for p in module.parameters()), "cpu"))
+        self._device = _find(self.device)
         self._module = module.to(self._device)
 
     def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

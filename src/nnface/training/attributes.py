@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from nnface.datasets.fairface import four_races
 from nnface.datasets.samples import AttributeSample, split
 from nnface.errors import DataError, RecipeError
-from nnface.models.create import create, default_spec
+from nnface.models.create import create
 from nnface.predict.chips import resized
 from nnface.predict.classifier import Classifier
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec
 from nnface.training.augment import attributes as augment
 from nnface.training.initial import backbone
-from nnface.training.inputs import normalised
+from nnface.training.inputs import normalised, square_spec
 from nnface.training.loading import load
 from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
@@ -74,12 +74,8 @@ class AttributesTask:
     ) -> None:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
-        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        size = recipe.augment.size
-        self.teachers = Teachers(recipe.teacher, spec, size, device)
-        provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
-        plan = replace(spec.input, size=size, width=size, height=size)
-        self._spec = replace(spec, input=plan, provenance=provenance)
+        self._spec = square_spec(recipe, origin)
+        self.teachers = Teachers(recipe.teacher, self._spec, recipe.augment.size, device)
         assert self._spec.classification is not None  # a classifier's Spec always has it
         self.heads = self._spec.classification.heads
         if len(self.heads["race"]) != recipe.data.races:
@@ -180,8 +176,7 @@ class AttributesTask:
         """
         if not self.chosen:
             return {"best": float("nan")}
-        device = str(next(model.parameters()).device)
-        classifier = Classifier(TorchRunner(model, self._spec, device), batch=64)
+        classifier = Classifier(TorchRunner(model, self._spec), batch=64)
         chips = [resized(np.asarray(self.cache.load(s.path)[0]), classifier.size) for s in self.chosen]
         logits = classifier.logits(chips)
         figures: dict[str, float] = {}

@@ -66,9 +66,9 @@ class DetectionTask:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
         spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        self.teachers = Teachers(recipe.teacher, spec, recipe.crops.size, device)
         provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
         self._spec = replace(spec, input=replace(spec.input, size=recipe.size), provenance=provenance)
+        self.teachers = Teachers(recipe.teacher, self._spec, recipe.crops.size, device)
         self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
         data = recipe.data
         for name in [*data.weights, *data.portraits, *recipe.evaluation.sources]:
@@ -135,12 +135,11 @@ class DetectionTask:
         is no face to choose on.
         """
         figures: dict[str, float] = {}
-        device = str(next(model.parameters()).device)
         truth = wider.by_height(
             {str(i): s.boxes for i, s in enumerate(self.chosen)}, {str(i): s.ignored for i, s in enumerate(self.chosen)}
         )
         for size in self.recipe.evaluation.sizes:
-            detector = Detector(TorchRunner(model, self._spec, device), size=size, min_score=0.02)
+            detector = Detector(TorchRunner(model, self._spec), size=size, min_score=0.02)
             found = {}
             for start in range(0, len(self.chosen), 8):
                 pictures = [s.path for s in self.chosen[start : start + 8]]

@@ -1,9 +1,27 @@
 """From pictures as they are kept to what a network takes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from nnface.spec import InputSpec
+from nnface.models.create import default_spec
+from nnface.spec import InputSpec, Spec
+from nnface.training.recipe import AttributesRecipe, SegmentationRecipe
+
+
+def square_spec(recipe: AttributesRecipe | SegmentationRecipe, origin: Mapping[str, str]) -> Spec:
+    """What a model file of the recipe says of itself: its input is the square that the recipe trains on.
+
+    Args:
+        recipe: what is trained.
+        origin: lines of provenance that the recipe does not hold itself.
+    """
+    spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
+    size = recipe.augment.size
+    plan = replace(spec.input, size=size, width=size, height=size)
+    return replace(spec, input=plan, provenance={"recipe": recipe.name, **origin, **recipe.provenance})
 
 
 def normalised(images: Tensor, plan: InputSpec) -> Tensor:

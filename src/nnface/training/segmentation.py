@@ -3,7 +3,7 @@
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,12 @@ from nnface.datasets.celebamask import read_mask
 from nnface.datasets.samples import SegmentationSample, split
 from nnface.errors import DataError, RecipeError
 from nnface.metrics import parsing
-from nnface.models.create import create, default_spec
+from nnface.models.create import create
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import CELEBAMASK_LABELS, Spec
 from nnface.training.augment import segmentation as augment
 from nnface.training.initial import backbone
-from nnface.training.inputs import normalised
+from nnface.training.inputs import normalised, square_spec
 from nnface.training.loading import load
 from nnface.training.losses.segmentation import cross_entropy, dice, ohem_cross_entropy
 from nnface.training.pictures import PictureCache
@@ -54,12 +54,8 @@ class SegmentationTask:
     ) -> None:
         self.recipe = recipe
         self.init, origin = backbone(recipe.model)  # weights to start from instead of random ones
-        spec = default_spec(recipe.model.architecture, licence=recipe.licence, **recipe.model.settings)
-        size = recipe.augment.size
-        self.teachers = Teachers(recipe.teacher, spec, size, device)
-        provenance = {"recipe": recipe.name, **origin, **recipe.provenance}
-        plan = replace(spec.input, size=size, width=size, height=size)
-        self._spec = replace(spec, input=plan, provenance=provenance)
+        self._spec = square_spec(recipe, origin)
+        self.teachers = Teachers(recipe.teacher, self._spec, recipe.augment.size, device)
         assert self._spec.segmentation is not None  # a parser's Spec always has it
         if self._spec.segmentation.labels != CELEBAMASK_LABELS:
             raise RecipeError(
@@ -132,8 +128,7 @@ class SegmentationTask:
         """
         if not self.chosen:
             return {"best": float("nan")}
-        device = str(next(model.parameters()).device)
-        runner, size = TorchRunner(model, self._spec, device), self.recipe.augment.size
+        runner, size = TorchRunner(model, self._spec), self.recipe.augment.size
         matrix = np.zeros((len(CELEBAMASK_LABELS),) * 2, np.int64)
         for sample in self.chosen:
             truth = self._mask(sample.mask)

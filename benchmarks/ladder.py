@@ -4,8 +4,10 @@
         --step "portraits laid over crops" --cost 1.3 --command "nnface train detector-default-640 ..."
 
 TASK is detect, attributes or parse. ``--views 1`` measures a classifier or parser at one view, whatever its Spec says.
-``--data`` is what the training was given (detection: the sources of its recipe's ``evaluation``). The row goes to
-``results/ladder-TASK.json``, in place of one with the same ``--step``, and ``benchmarks/tables.py`` writes the tables.
+``--data`` is what the training was given (detection: the sources of its recipe's ``evaluation``; of several detection
+sources the figures are the mean over them, and there is no interval). The row goes to ``results/ladder-TASK.json``, in
+place of one with the same ``--step``, and ``benchmarks/tables.py`` writes the tables; without ``--step`` it is printed
+only, as when shares of a mean of weights are ranked.
 The difference from ``--against`` has the 95 % interval of a bootstrap that draws the same pictures for both: where that
 holds 0 the step is no difference. The tenth has a say in which checkpoint a run keeps, so its figures flatter a little;
 the hold-out has none.
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnface import Classifier, Segmenter
-from nnface.datasets.samples import split
+from nnface.datasets.samples import DetectionSample, split
 from nnface.evaluation import celebamask, fairface, widerface
 from nnface.evaluation.protocol import Measured, parse_protocol
 from nnface.files import write_atomic
@@ -47,16 +49,27 @@ def chosen(sources: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 def detect(data: Sequence[str], model: str, against: str | None, asked: Asked) -> tuple[Figures, Differences]:
     """Average precision by face height, at a long side."""
-    samples = chosen(read_sources(data))
-    numbered = {str(number): sample for number, sample in enumerate(samples)}  # two sources may share a key
-    truth = wider.by_height({k: s.boxes for k, s in numbered.items()}, {k: s.ignored for k, s in numbered.items()})
-    pictures = {k: s.path for k, s in numbered.items()}
+    if len(sources := read_sources(data)) > 1:
+        each = [detect_in(samples, model, None, asked)[0] for samples in sources.values()]
+        figures = {name: sum(row[name] for row in each) / len(each) for name in each[0]}
+        return figures | {"mean": sum(figures.values()) / len(figures)}, {}
+    (samples,) = sources.values()
+    return detect_in(samples, model, against, asked)
+
+
+def detect_in(
+    source: Sequence[DetectionSample], model: str, against: str | None, asked: Asked
+) -> tuple[Figures, Differences]:
+    """The same for the tenth of one source."""
+    samples = {str(number): sample for number, sample in enumerate(split(source)[1])}
+    truth = wider.by_height({k: s.boxes for k, s in samples.items()}, {k: s.ignored for k, s in samples.items()})
+    pictures = {k: s.path for k, s in samples.items()}
 
     def predictions(name: str) -> dict[str, wider.Prediction]:
         return dict(widerface.run(Measured(name, parse_protocol(asked.protocol)), pictures, 8))
 
     found = predictions(model)
-    figures = widerface.score(found, truth, details=False).figures
+    figures = dict(widerface.score(found, truth, details=False).figures)
     return figures, {} if against is None else widerface.compare(found, predictions(against), truth)
 
 
@@ -101,14 +114,21 @@ def main() -> None:
     parser.add_argument("--against", help="the model of the step before")
     parser.add_argument("--protocol", default="vga", help="of a detector")
     parser.add_argument("--views", type=int, choices=(1, 2, 4), help="of chips or portraits; else as each Spec says")
-    parser.add_argument("--step", required=True, help="what was changed, in words")
-    parser.add_argument("--cost", type=float, required=True, help="CPU-hours of this step's training")
-    parser.add_argument("--command", required=True, help="that trains it")
+    parser.add_argument("--step", help="what was changed, in words; without it nothing is written")
+    parser.add_argument("--cost", type=float, help="CPU-hours of this step's training")
+    parser.add_argument("--command", help="that trains it")
     options = parser.parse_args()
     if options.task == "detect" and options.views:
         parser.error("--views is of classifiers and parsers")
+    if options.step and (options.cost is None or options.command is None):
+        parser.error("--step needs --cost and --command, for a row says what it took")
+    if options.against and options.task == "detect" and len(options.data) > 1:
+        parser.error("--against takes one --data: there is no interval over several sources")
     asked = Asked(options.protocol, options.views)
     figures, differences = tasks[options.task](options.data, options.model, options.against, asked)
+    if not options.step:
+        print(json.dumps({name: round(100 * value, 2) for name, value in figures.items()}))
+        return
     path = RESULTS / f"ladder-{options.task}.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.is_file() else []
     row = {

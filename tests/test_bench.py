@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nnface.commands import main
-from nnface.errors import DeviceError, ImageError, ModelFileError
+from nnface.errors import DeviceError, ImageError, ModelFileError, UsageError
 from nnface.evaluation import bench as benchmark
 from nnface.evaluation.bench import STAGES, alternate, bench, machine, sample_picture, tables, timing
 from nnface.zoo import resolve
@@ -103,3 +103,5 @@ def test_errors_are_those_of_the_predictors(tmp_path):
         bench([tiny], [PHOTOGRAPH], devices=("toaster",), rounds=3)
     with pytest.raises(ModelFileError):
         bench([PHOTOGRAPH], [PHOTOGRAPH], rounds=3)
+    with pytest.raises(UsageError, match="no picture to run on"):
+        bench([tiny], [], rounds=3)

@@ -1,6 +1,10 @@
 """Chips are cut where the faces are, and what shows too little is never given a label."""
 
 import json
+import os
+import shutil
+import stat
+import subprocess
 from dataclasses import replace
 
 import cv2
@@ -232,6 +236,17 @@ def test_csv_in_and_out(tmp_path, exported):
     assert [written[head] for head in ("race", "gender", "age")] == [told[h]["label"] for h in told]
     scores = [float(v) for v in written["race_scores_fair"].strip("[]").split()]
     assert scores == pytest.approx(list(told["race"]["probabilities"].values()), abs=1e-5)
+    odd = os.fsdecode(b"\xff.png")  # a name that is not UTF-8 is escaped, and the other rows stay
+    shutil.copy(tmp_path / "a.png", tmp_path / odd)
+    chips = ("--crop", "none", "--model", exported)
+    assert nnface("classify", odd, "a.png", *chips, "--csv", "odd.csv", cwd=tmp_path).code == 0
+    names = [line.split(",")[0] for line in (tmp_path / "odd.csv").read_text().splitlines()]
+    assert names == ["file", "\\udcff.png", "a.png"]
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        assert nnface("classify", "a.png", *chips, "--csv", "pipe", cwd=tmp_path).code == 0
+        assert reader.communicate()[0] == (tmp_path / "out.csv").read_text()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode), "a pipe was replaced by a file"
     (tmp_path / "list.csv").write_text("picture\na.png\n")
     ended = nnface(*arguments, cwd=tmp_path)
     assert (ended.code, ended.err) == (2, "nnface: list.csv has no column img_path, which names the pictures\n")

@@ -143,10 +143,10 @@ def test_a_json_file_is_replaced_and_its_folder_must_exist(tmp_path: Path, model
     assert json.loads(out.read_text())["file"] == "a.png"
     assert _names(tmp_path) == ["a.png", "out.jsonl"]
 
-    for target in ("absent/out.jsonl", "."):
+    for target, words in {"absent/out.jsonl": "the folder absent does not exist", ".": "it is a folder"}.items():
         ended = nnface("detect", "a.png", "--json", target, "--draw", "drawn", "--model", model, cwd=tmp_path)
         assert ended.code == 2
-        assert target in _one_sentence(ended.err) or "absent" in ended.err
+        assert f"cannot write {target}: {words}" in _one_sentence(ended.err)
     assert _names(tmp_path) == ["a.png", "out.jsonl"]
 
     ended = nnface("detect", "a.png", "--json", "/dev/null", "--model", model, cwd=tmp_path)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from nnface import Analyzer, Classifier, Segmenter
 from nnface.errors import ImageError, ModelFileError, UsageError
 from nnface.geometry.boxes import iou
 from nnface.image import read_reduced
@@ -229,9 +230,11 @@ def test_a_model_of_another_task(tmp_path: Path) -> None:
 def test_one_picture_where_many_are_due_and_a_wrong_colour_order(tiny: Path, tmp_path: Path) -> None:
     detector, picture = Detector(tiny), squares(128, 96, (16, 32))
     cv2.imwrite(str(tmp_path / "a.png"), picture)
-    for one in (picture, str(tmp_path / "a.png"), tmp_path / "a.png"):
-        with pytest.raises(UsageError, match="list"):
-            detector.batch(one)
+    for one in (picture, str(tmp_path / "a.png"), tmp_path / "a.png", Image.fromarray(picture)):
+        for predictor in (detector, Analyzer(detector, Classifier()), Classifier(), Segmenter()):
+            with pytest.raises(UsageError, match="list"):
+                predictor.batch(one)
+    for one in (picture, tmp_path / "a.png"):
         with pytest.raises(UsageError, match="'BGR'"):
             detector(one, color="BGR")  # type: ignore[arg-type]
     assert [len(faces) for faces in detector.batch(np.stack([picture, picture]))] == [1, 1]
@@ -272,6 +275,17 @@ def test_tiles_find_what_is_too_small_for_the_whole(tiny: Path) -> None:
         assert inside.any()
     overlaps = iou(faces.boxes, faces.boxes) - np.eye(len(faces))
     assert overlaps.max() <= 0.4 + 1e-6 and (faces.width, faces.height) == (2000, 1500)
+
+
+def test_tiles_of_a_picture_that_was_decoded_at_a_half_tell_places_of_the_whole(tiny: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), blobs(2000, 1500, [(704, 896, 60), (1904, 96, 60)]))
+    half = read_reduced(tmp_path / "a.jpg", 1000)
+    assert half.factor == 2
+    faces = Detector(tiny, tile=128, min_score=0.5)(half)
+    for x, y in [(704, 896), (1904, 96)]:
+        near = np.abs((faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2 - (x, y)).max(1) < 40
+        assert near.any()
+    assert (faces.width, faces.height) == (2000, 1500)
 
 
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000), tile=st.integers(64, 700), data=st.data())

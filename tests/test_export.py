@@ -212,6 +212,10 @@ def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, sa
         code, said = run("--to", "onnx", "--out", str(tmp_path / "c.onnx"), *options)
         assert code == 2 and words in said and len(said.splitlines()) == 1
     assert not (tmp_path / "c.onnx").exists()
+    (tmp_path / "a.fp16.json").write_bytes(b"mine")  # the report would have this name
+    code, words = run("--to", "onnx", "--precision", "fp16")
+    assert code == 2 and "a.fp16.json is there already" in words
+    assert (tmp_path / "a.fp16.json").read_bytes() == b"mine" and not (tmp_path / "a.fp16.onnx").exists()
     assert run("--to", "onnx", "--with-nms", "--batch", "2") == (0, "")
     assert opened(tmp_path / "a.nms.onnx").get_inputs()[0].shape == [2, 3, 240, 320]
 

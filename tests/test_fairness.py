@@ -115,6 +115,9 @@ def test_holding_back_uncertain_answers():
     assert fairness.fit_confidence(confidence, right, 0.75) == 0.6
     assert fairness.fit_confidence(confidence, right, 1.0) == 0.8
     assert fairness.fit_confidence(confidence, ~right, 1.0) == 1.0
+    equal = np.array([0.9, 0.9, 0.8])  # answers of one confidence are told together or not at all
+    assert fairness.fit_confidence(equal, np.array([True, False, True]), 0.9) == 1.0
+    assert fairness.fit_confidence(equal, np.array([True, False, True]), 0.6) == 0.8
 
 
 def test_paired_differences():

@@ -111,6 +111,14 @@ def test_the_file_and_the_json_beside_it_say_what_it_costs(small):
         build(out, out.with_name("b.onnx"), precision="fp16")
 
 
+def test_a_network_of_fixed_batch_is_calibrated(photographs, tmp_path):
+    out = tmp_path / "two.onnx"
+    options = {"size": (96, 96), "calibrate": str(photographs), "pictures": 6, "method": "minmax"}
+    _, report = build(resolve("fast"), out, batch=2, precision="int8", **options)
+    assert report.batch == 2 and OnnxRunner(out).batch == 2
+    assert Detector(out, min_score=0.05)(np.zeros((96, 96, 3), np.uint8)) is not None
+
+
 def test_fp16_agrees_and_keeps_its_inputs_and_outputs(photographs, tmp_path):
     out = tmp_path / "half.onnx"
     spec, report = build(resolve("fast"), out, precision="fp16", calibrate=str(photographs), pictures=6)
@@ -188,6 +196,20 @@ class Reversed:
         return {name: values[:, ::-1] for name, values in self.runner.run(batch).items()}
 
 
+def test_a_broken_val_is_an_error_and_not_a_reason_to_measure_on_train(tmp_path):
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for number in range(30):
+            cv2.imwrite(str(tmp_path / "images" / split / f"{split}{number}.png"), np.zeros((64, 64, 3), np.uint8))
+            (tmp_path / "labels" / split / f"{split}{number}.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    read = agreement.read_samples("detect", f"yolo:{tmp_path}", training=False)
+    assert len(read) == 30 and all(sample.key.startswith("val") for sample in read)
+    (tmp_path / "labels/val/val0.txt").write_text("0 0.5 0.5\n")
+    with pytest.raises(DataError, match=r"val0\.txt"):
+        agreement.read_samples("detect", f"yolo:{tmp_path}", training=False)
+
+
 def test_agreement_is_whole_with_oneself_and_not_with_another(photographs, tmp_path):
     spec = read_spec(resolve("attributes"))
     chips = agreement.drawn("classify", spec, str(photographs), 8, Detector("fast", threads=1))
@@ -250,6 +272,8 @@ def test_refusals_are_one_sentence(tmp_path, photographs):
     refused(UsageError, "is the model file itself", out=fast, precision="fp16")
     refused(UsageError, "--min-score is the cut of --with-nms", min_score=0.5, precision="fp16")
     refused(UsageError, "belong to --precision", calibrate=str(photographs), with_nms=True)
+    refused(UsageError, "--pictures and --most-lost belong to --precision", most_lost=1.0, with_nms=True)
+    refused(UsageError, "--most-lost needs pictures", most_lost=1.0, precision="fp16")
     tiny = bright_detector(tmp_path / "tiny.onnx")
     refused(UsageError, "no layer between", tiny, precision="int8", calibrate=str(photographs))
     foreign = onnx.load(fast)

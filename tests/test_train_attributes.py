@@ -218,6 +218,8 @@ def test_disagreement_is_the_divergence_of_pairs():
     wanted = (F.kl_div(a, b, reduction="sum", log_target=True) + F.kl_div(b, a, reduction="sum", log_target=True)) / 2
     torch.testing.assert_close(disagreement(logits), wanted)
     assert disagreement(logits[[0, 0, 3, 3]]) == 0
+    with pytest.raises(RuntimeError):
+        disagreement(logits[:3])
 
 
 def test_chips_that_shall_agree_come_in_pairs(small, root):

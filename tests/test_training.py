@@ -242,6 +242,22 @@ def test_init_starts_from_a_model_file(small, data, tmp_path):
         torch.testing.assert_close(ended[name], value)
 
 
+def test_a_run_that_stopped_before_its_first_state_begins_from_init_again(small, data, tmp_path):
+    source = [f"widerface:{data}"]
+    first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=2"])
+    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
+    start(str(small), source, tmp_path / "b", init=first, overrides=still)
+    for name in ("state.pt", "best.safetensors", "last.safetensors"):
+        (tmp_path / "b" / name).unlink()
+    for other in (None, "default"):
+        with pytest.raises(TrainingError, match=r"before its first state was saved, .* --init with small \(sha256"):
+            start(str(small), source, tmp_path / "b", init=other, resume=True, overrides=still)
+    start(str(small), source, tmp_path / "b", init=first, resume=True, overrides=still)
+    begun, ended = load_file(first), load_file(tmp_path / "b" / "last.safetensors")
+    for name, value in begun.items():
+        torch.testing.assert_close(ended[name], value)
+
+
 def test_weights_say_what_they_started_from_after_a_resume_too(small, data, tmp_path):
     source = [f"widerface:{data}"]
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=1"])

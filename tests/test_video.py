@@ -1,6 +1,7 @@
 """Videos: frames in order, JSON Lines a frame, annotated copies, broken files."""
 
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def test_a_terminal_gets_an_annotated_video_once(folder: Path, tmp_path: Path) -
 
     ended = nnface_on_terminal("detect", folder / "clip.avi", "--model", folder / "bright.onnx", cwd=tmp_path)
     assert ended.code == 1 and ended.err.count("\n") == 1 and "--force" in ended.err
+    assert "annotated" not in ended.out  # what lies there is not of this run
     assert [path.name for path in tmp_path.iterdir()] == ["clip.faces.mp4"]
 
 
@@ -115,6 +117,36 @@ def test_what_a_camera_recorded_until_ctrl_c_is_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def spaced(path: Path, deltas: list[int]) -> bytes:
+    """An MP4 of OpenCV whose frames last so many ticks each: its box ``stts`` is replaced, at the end of the file."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"stts") - 4
+    old = struct.unpack(">I", content[at : at + 4])[0]
+    rows = b"".join(struct.pack(">II", 1, delta) for delta in deltas)
+    new = struct.pack(">I4sII", 16 + len(rows), b"stts", 0, len(deltas)) + rows
+    content[at : at + old] = new
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        box = content.index(name) - 4
+        size = struct.unpack(">I", content[box : box + 4])[0]
+        content[box : box + 4] = struct.pack(">I", size + len(new) - old)
+    return bytes(content)
+
+
+def test_frames_that_are_not_evenly_spaced_have_the_times_of_the_file(folder: Path, tmp_path: Path) -> None:
+    content = (folder / "clip.mp4").read_bytes()
+    at = content.index(b"stts")
+    count, ticks = struct.unpack(">II", content[at + 12 : at + 20])
+    assert count == FRAMES and content.index(b"mdat") < content.index(b"moov")
+    # As long as before in all, for the file says that elsewhere too.
+    deltas = [3 * ticks if number % 6 == 2 else ticks // 2 for number in range(FRAMES)]
+    (tmp_path / "uneven.mp4").write_bytes(spaced(folder / "clip.mp4", deltas))
+    times = [frame.time for frame in Video(str(tmp_path / "uneven.mp4"))]
+    begins = np.cumsum([0, *deltas[:-1]]) / ticks / 12
+    assert times == pytest.approx(begins.tolist(), abs=0.002)
+
+
 def test_a_camera_that_is_not_there_is_said() -> None:
-    with pytest.raises(ImageError, match="camera:97"):
+    with pytest.raises(ImageError, match="camera:97: no such camera"):
         Video("camera:97")
+    with pytest.raises(ImageError, match="camera:99999999999: no such file"):
+        Video("camera:99999999999")

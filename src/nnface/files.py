@@ -1,6 +1,7 @@
 """Files written whole or not at all, hashes, and safe names."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,20 +14,31 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced to disk and takes the final name.
 
     Whatever happens inside the block (an exception, Ctrl-C, a kill), ``path`` holds either what it held before or
-    the complete new content. The temporary file keeps the suffix of ``path``, for writers that go by it.
+    the complete new content. The temporary file keeps the suffix of ``path``, for writers that go by it. A link stays
+    one, and what it leads to is replaced. What is neither a file nor a folder (``/dev/null``, a named pipe) cannot be
+    replaced: it is yielded itself.
 
     Raises:
         NnfaceError: the folder does not exist or cannot be written.
+        BrokenPipeError: nobody reads from the pipe any more.
     """
-    path = Path(path)
-    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
-        raise NnfaceError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    place = Path(os.path.realpath(path))
+    if _is_device(place):
+        try:
+            yield place
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise NnfaceError(f"cannot write {path}: {error.strerror or error}") from error
+        return
+    if not os.path.isdir(place.parent):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
+        raise NnfaceError(f"cannot write {path}: the folder {Path(path).parent} does not exist; make it first")
     # Of a long name only the beginning, so that the temporary one is no longer than file systems take.
-    temporary = path.parent / f".{path.stem[:32]}.{os.urandom(4).hex()}.part{path.suffix}"
+    temporary = place.parent / f".{place.stem[:32]}.{os.urandom(4).hex()}.part{Path(path).suffix}"
     try:
         yield temporary
         _sync(temporary)
-        temporary.replace(path)
+        temporary.replace(place)
     except OSError as error:
         raise NnfaceError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -40,16 +52,16 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder that is named for output, and those above it.
+def make_folder(folder: str | Path) -> None:
+    """Make a folder that is named for output, and those above it, where they are not there.
 
     Raises:
         NnfaceError: it cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror}; name another") from error
+        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror or error}; name another") from error
 
 
 def sha256(path: str | Path) -> str:
@@ -58,6 +70,14 @@ def sha256(path: str | Path) -> str:
 
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # not there, or not to be looked at: opening it tells why
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync(path: Path) -> None:

@@ -116,6 +116,16 @@ def read_sized(path: str | Path) -> tuple[int, int]:
     return _upright_size(header)
 
 
+def require_many(images: object) -> None:
+    """Refuse one picture where many are taken: an array's rows would pass for pictures.
+
+    Raises:
+        UsageError: a path, a PIL image, or an array of one picture.
+    """
+    if isinstance(images, str | Path) or hasattr(images, "getexif") or getattr(images, "ndim", 4) < 4:
+        raise UsageError("batch takes many pictures; give it a list, also of one")
+
+
 def as_array(image: ImageLike, color: Literal["bgr", "rgb"] = "bgr") -> Pixels:
     """Any picture that a predictor takes, as (height, width, 3) uint8 BGR.
 

@@ -302,6 +302,8 @@ class _Reader:
             name: {k: self.number(v, f"classification.{name}.{k}", 0) for k, v in self.object(fields, name, {}).items()}
             for name in ("temperatures", "min_confidence")
         }
+        if not all(per_head["temperatures"].values()):
+            raise self.error("classification.temperatures", "must be above 0")
         views: Literal[1, 2, 4] = self.choice({"views": 1, **fields}, "views", (1, 2, 4))
         return ClassificationSpec(heads=heads, **per_head, views=views)
 

@@ -125,8 +125,9 @@ def export(
         out = str(beside.with_suffix(middle + ENDINGS[target]))
         if Path(out).exists() and Path(out).samefile(source):
             raise UsageError(f"{out} is ONNX already; name another file for --out")
-        if Path(out).exists() and not force:
-            raise UsageError(f"{out} is there already and was left as it is; --force overwrites it")
+        for place in (Path(out), *(Path(out).with_suffix(ending) for ending in _beside(target, precision))):
+            if place.exists() and not force:
+                raise UsageError(f"{place} is there already and was left as it is; --force overwrites it")
     if target != "onnx":
         _for_runtime(target, source, out, precision=precision, with_nms=with_nms, **options)
         return
@@ -142,6 +143,13 @@ def export(
             table.show()
         for warning in cost.warnings(report):
             say(f"warning: {warning}")
+
+
+def _beside(target: str, precision: str | None) -> tuple[str, ...]:
+    """The suffixes of what is written beside the file itself."""
+    if target == "onnx":
+        return (".json",) if precision else ()
+    return {"openvino": (".bin",), "ncnn": (".bin", ".json")}.get(target, ())
 
 
 def _for_runtime(target: str, source: Path, out: str, **options: Any) -> None:

@@ -14,6 +14,7 @@ from nnface import effects
 from nnface.commands import output
 from nnface.commands.options import detecting, running
 from nnface.errors import ModelFileError, NnfaceError, UsageError
+from nnface.files import make_folder
 from nnface.image import Pixels, read
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import BATCH, Segmenter
@@ -236,7 +237,7 @@ def _apply(
         cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
     effect = make(workers if one else 1)
     if folder:  # before the work, which would be in vain
-        output.make_folder(folder)
+        make_folder(folder)
     total = None if any(source.kind != "picture" for source in sources) else len(sources)
     done, failed = 0, len(problems)
     with ExitStack() as stack:

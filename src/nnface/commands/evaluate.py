@@ -1,10 +1,12 @@
 """``nnface evaluate`` runs a model over a benchmark; ``nnface score`` scores prediction files that are there."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from nnface.commands.options import refuse_idle
 from nnface.datasets import fairface as fairface_data
 from nnface.datasets import fddb as fddb_data
 from nnface.datasets.widerface_predictions import read_predictions, write_predictions
@@ -12,6 +14,7 @@ from nnface.datasets.widerface_truth import choose, read_list, read_truth
 from nnface.errors import NnfaceError, UsageError
 from nnface.evaluation import fddb as fddb_benchmark
 from nnface.evaluation import widerface as benchmark
+from nnface.evaluation.figures import figures_json
 from nnface.files import write_atomic
 from nnface.metrics.wider import Truth
 from nnface.report import require
@@ -64,9 +67,9 @@ def score_widerface(
         click.echo(f"nnface: {files.unsorted} files were not sorted by falling score; they were sorted", err=True)
     other = None if against is None else read_predictions(against, list(faces.boxes)).predictions
     result = benchmark.score(files.predictions, faces)
-    _finish(result, {"predictions": str(predictions), "protocol": "as in the files"}, json_file, save)
-    if other is not None and json_file != "-":
-        benchmark.differences_table(benchmark.compare(files.predictions, other, faces), str(against)).show()
+    differences = None if other is None else benchmark.compare(files.predictions, other, faces)
+    about = {"predictions": str(predictions), "protocol": "as in the files"}
+    _finish(result, about, json_file, save, differences, str(against))
 
 
 @evaluate.command("widerface")
@@ -118,6 +121,9 @@ def evaluate_widerface(
     from nnface.commands.output import progress
     from nnface.evaluation.protocol import Measured, parse_protocol
 
+    if split == "test":
+        for option in ("truth", "list_file"):
+            refuse_idle(option, "belongs to --split val: the truth of test is not published")
     chosen = parse_protocol(protocol)
     _check(json_file, save)
     faces = _truth(truth or data / "ground_truth", list_file) if split == "val" else None
@@ -239,13 +245,12 @@ def evaluate_fairface(
             found.append(item)
             done()
     result = attributes.score(classifier.meaning, found)
-    differences = None
+    gains = differences = None
     if compare is not None:
         other = Classifier(compare, device=device, threads=threads, batch=batch)
         others = list(attributes.run(other, attributes.fitting(other, faces), finder))
-        differences = fairness_report.differences_table(
-            attributes.compare(classifier.meaning, found, other.meaning, others), compare
-        )
+        gains = attributes.compare(classifier.meaning, found, other.meaning, others)
+        differences = fairness_report.differences_table(gains, compare)
     about = {"model": model, "data": f"{data}, {part}", "crop": crop, "device": device}
     if crop == "faces":
         about["detector"] = detector
@@ -254,7 +259,7 @@ def evaluate_fairface(
         fairness_report.certainty_table(result).show()
         if differences is not None:
             differences.show()
-    _write_json(json_file, fairness_report.figures_json(result.figures))
+    _write_json(json_file, figures_json(result.figures, _rows(gains), compare or ""))
     if save is not None:
         fairness_report.save(result, save, about, differences)
 
@@ -314,7 +319,7 @@ def evaluate_utkface(
     if json_file != "-":
         fairness_report.figures_table(result, "UTKFace").show()
         fairness_report.certainty_table(result).show()
-    _write_json(json_file, fairness_report.figures_json(result.figures))
+    _write_json(json_file, figures_json(result.figures))
     if save is not None:
         about = {"model": model, "data": str(data), "crop": crop, "device": device}
         fairness_report.save(result, save, about | ({"detector": detector} if finder else {}), name="UTKFace")
@@ -369,15 +374,16 @@ def evaluate_celebamask(
         return segmenter.labels, parsers.score(found)
 
     parse, result = measured(model)
-    differences = None
+    gains = differences = None
     if compare is not None:
-        differences = parsers.differences_table(parsers.compare(result, measured(compare)[1]), compare)
+        gains = parsers.compare(result, measured(compare)[1])
+        differences = parsers.differences_table(gains, compare)
     if json_file != "-":
         parsers.figures_table(result).show()
         parsers.parts_table(result).show()
         if differences is not None:
             differences.show()
-    _write_json(json_file, parsers.figures_json(result))
+    _write_json(json_file, figures_json(result.figures, _rows(gains), compare or ""))
     if save is not None:
         about = {"model": model, "data": f"{data}, {list_file or part}", "device": device}
         parsers.save(result, save, about, samples, parse, differences)
@@ -388,14 +394,30 @@ def _truth(folder: Path, list_file: Path | None) -> Truth:
     return truth if list_file is None else choose(truth, read_list(list_file), list_file)
 
 
-def _finish(result: benchmark.Result, about: dict[str, str], json_file: str | None, save: Path | None) -> None:
+def _finish(
+    result: benchmark.Result,
+    about: dict[str, str],
+    json_file: str | None,
+    save: Path | None,
+    differences: Mapping[str, tuple[float, float, float]] | None = None,
+    other: str = "",
+) -> None:
+    table = None if differences is None else benchmark.differences_table(differences, other)
     if json_file != "-":
         benchmark.figures_table(result, about["protocol"]).show()
         if result.heights:
             benchmark.heights_table(result).show()
-    _write_json(json_file, benchmark.figures_json(result.figures))
+        if table is not None:
+            table.show()
+    _write_json(json_file, figures_json(result.figures, differences, other))
     if save is not None:
-        benchmark.save(result, save, about)
+        benchmark.save(result, save, about, table)
+
+
+def _rows(
+    gains: Mapping[str, tuple[float, tuple[float, float]]] | None,
+) -> Mapping[str, tuple[float, float, float]] | None:
+    return None if gains is None else {name: (gain, *bounds) for name, (gain, bounds) in gains.items()}
 
 
 def _write_json(target: str | None, text: str) -> None:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from nnface.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +30,22 @@ class _Size(click.ParamType[Any]):
 
 SIZE = _Size()
 """``--size``: a number of pixels, or ``original``."""
+
+
+def refuse_idle(parameter: str, because: str) -> None:
+    """Refuse an option that was given where it changes nothing, rather than to be silent about it.
+
+    Args:
+        parameter: of the running command.
+        because: the rest of the sentence.
+
+    Raises:
+        UsageError: it was given.
+    """
+    context = click.get_current_context()
+    if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+        option = next(p.opts[-1] for p in context.command.params if p.name == parameter)
+        raise UsageError(f"{option} {because}")
 
 
 def running(command: F) -> F:

@@ -3,10 +3,9 @@
 import csv
 import json
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from nnface import draw, image
 from nnface.errors import NnfaceError, UsageError
-from nnface.files import atomic_path, write_atomic
+from nnface.files import atomic_path, make_folder, write_atomic
 from nnface.predict.segmenter import Segmenter
 from nnface.predict.source import Source
 from nnface.results import Faces
@@ -64,17 +63,9 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
         yield None
     elif target == "-":
         yield JsonLines(sys.stdout.buffer, "to stdout")
-    elif os.path.exists(target) and not stat.S_ISREG(Path(target).stat().st_mode):  # noqa: PTH110
-        if Path(target).is_dir():
-            raise UsageError(f"cannot write {target}: it is a folder; name a file")
-        file = Path(target).open("wb")  # noqa: SIM115
-        try:
-            yield JsonLines(file, target)
-        finally:
-            with suppress(OSError):  # each line was flushed: what closing cannot write has been told
-                file.close()
     else:
-        with atomic_path(Path(target).resolve()) as temporary, temporary.open("wb") as file:
+        _require_no_folder(target)
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
             yield JsonLines(file, target)
 
 
@@ -96,6 +87,8 @@ class CsvRows:
                 "[" + " ".join(f"{p:.6g}" for p in told[head].probabilities.values()) + "]" if head in told else ""
                 for head in self._heads
             ]
+            # A file name that is not UTF-8 is escaped, as Python writes it.
+            name = name.encode(errors="backslashreplace").decode()
             self._writer.writerow([name, number, *(round(float(v), 2) for v in face.box), *labels, *lists])
 
 
@@ -111,11 +104,15 @@ def csv_rows(target: str | None, heads: Iterable[str]) -> Iterator[CsvRows | Non
     elif target == "-":
         yield CsvRows(sys.stdout, heads)
     else:
-        with (
-            atomic_path(Path(target).resolve()) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
+        _require_no_folder(target)
+        with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             yield CsvRows(file, heads)
+
+
+def _require_no_folder(target: str) -> None:
+    """Said before the work, not after."""
+    if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
+        raise UsageError(f"cannot write {target}: it is a folder; name a file")
 
 
 def listed(paths: Iterable[str]) -> list[str]:
@@ -179,18 +176,6 @@ def _distinct(sources: Iterable[Source], folder: str | None, still: str, moving:
         taken.add(str(path).casefold())
         result.append(path)
     return result
-
-
-def make_folder(folder: str | Path) -> None:
-    """Make a folder and those above it, where they are not there.
-
-    Raises:
-        NnfaceError: it cannot be made.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NnfaceError(f"cannot make the folder {folder}: {error.strerror or error}") from error
 
 
 def prepare_place(path: Path, force: bool) -> None:

@@ -1,7 +1,7 @@
 """``nnface detect``, ``classify``, ``segment``, ``analyze``: pictures, videos in; tables, JSON Lines, pictures out."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -13,9 +13,10 @@ import cv2
 
 from nnface import draw
 from nnface.commands import output
-from nnface.commands.options import detecting, running, writing
+from nnface.commands.options import detecting, refuse_idle, running, writing
 from nnface.commands.parquet import Parquet, run, to_parquet
 from nnface.errors import ImageError, ModelFileError, NnfaceError
+from nnface.files import make_folder
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import HEAD, PARTS, Segmenter
@@ -95,7 +96,7 @@ def classify(
     pictures that are face chips already. What is told is how people label such pictures, and it may be wrong.
     """
 
-    finder = None if crop == "none" else detector
+    finder = _finder(crop, detector)
     job = Job(task="classify", detector=finder, classifier=model, device=device)
     folders = _Folders(draw_folder)
     return _predict(output.listed(paths), job, parquet, json_file, folders, force, batch, threads, csv_file)
@@ -137,6 +138,8 @@ def analyze(
     pictures, and it may be wrong.
     """
 
+    if not parts:
+        refuse_idle("parser", "has no part in it with --no-parts; leave one of them out")
     job = Job(
         task="analyze",
         detector=model,
@@ -148,6 +151,14 @@ def analyze(
         tile=tile,
     )
     return _predict(paths, job, parquet, json_file, _Folders(draw_folder), force, batch, threads, csv_file)
+
+
+def _finder(crop: str, detector: str) -> str | None:
+    """The detector of ``--crop``."""
+    if crop == "faces":
+        return detector
+    refuse_idle("detector", "has no part in it with --crop none, for no faces are looked for; leave one of them out")
+    return None
 
 
 def _parts(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -194,7 +205,9 @@ def segment(
     (necklace), neck, cloth; l_ is the person's left. Of a video there is one a frame, in a folder of its name.
     """
 
-    finder = None if crop == "none" else detector
+    if soft_folder is None:
+        refuse_idle("parts", "names what --soft DIR cuts out; give that too")
+    finder = _finder(crop, detector)
     job = Job(task="segment", detector=finder, segmenter=model, device=device)
     folders = _Folders(draw_folder, labels_folder, soft_folder, parts)
     return _predict(paths, job, parquet, json_file, folders, force, batch, threads)
@@ -233,20 +246,22 @@ class _Copies:
         """Whether there is something to write."""
         return any((self.drawn, self.labels, self.soft))
 
-    def write(self, path: str, faces: Faces, detector: Detector | Analyzer, force: bool) -> Iterator[str]:
-        """Write all copies of a picture file; yields a sentence for each that could not be."""
+    def write(self, path: str, faces: Faces, detector: Detector | Analyzer, force: bool) -> dict[Path | None, str]:
+        """Write all copies of a picture file; gives a sentence for each place where there is none now."""
         writers: list[tuple[Path | None, Callable[[Path], None]]] = [
             (self.drawn, lambda place: output.draw_picture(path, faces, place)),
             (self.labels, lambda place: output.write_labels(faces, place)),
             (self.soft, lambda place: output.write_cutout(path, faces, _segmenter(detector), self.parts, place)),
         ]
+        problems: dict[Path | None, str] = {}
         for place, write in writers:
             try:
                 if place is not None:
                     output.prepare_place(place, force)
                     write(place)
             except NnfaceError as error:
-                yield str(error)
+                problems[place] = str(error)
+        return problems
 
 
 def _segmenter(detector: Detector | Analyzer) -> Segmenter:
@@ -284,7 +299,7 @@ def _predict(
         if job.device != "cpu":
             output.say(f"running on {job.device}")
         for folder in filter(None, (folders.drawn, folders.labels, folders.soft)):
-            output.make_folder(folder)  # before the work, which would be in vain
+            make_folder(folder)  # before the work, which would be in vain
         automatic = terminal and json_file is None and csv_file is None
         heads = detector.classifier.heads if isinstance(detector, Analyzer) and detector.classifier else ()
         rows = stack.enter_context(output.csv_rows(csv_file, heads))
@@ -364,9 +379,10 @@ def _pictures(
         (source, copies), found = item
         if isinstance(found, Failure):
             return _Result(source=source, error=found.reason)
-        problems = tuple(copies.write(source.path, found, detector, force))
+        problems = copies.write(source.path, found, detector, force)
+        drawn = None if copies.drawn in problems else copies.drawn
         found = replace(found, labels=None)  # they are large, and many results may wait
-        return _Result(source=source, faces=found, drawn=copies.drawn, not_written=problems)
+        return _Result(source=source, faces=found, drawn=drawn, not_written=tuple(problems.values()))
 
     with closing(pictures(detector, (source.path for source, _ in work), workers=workers, batch=batch)) as found:
         pairs = zip(work, found, strict=True)
@@ -394,7 +410,11 @@ def _video(
                     problems.append(str(error))
             for frame, faces in stack.enter_context(closing(video(detector, clip, workers=workers))):
                 if writer is not None:
-                    writer.write(draw.faces(frame.image, faces))
+                    try:
+                        writer.write(draw.faces(frame.image, faces))
+                    except NnfaceError as error:  # the faces of the other frames are found all the same
+                        writer = place = None
+                        problems.append(str(error))
                 if labels is not None:
                     try:
                         image = labels / f"{frame.index:06}.png"
@@ -410,7 +430,7 @@ def _video(
         yield _Result(source=source, error=str(error))
     except ModelFileError:
         raise
-    except NnfaceError as error:  # the copy: the faces were found
+    except NnfaceError as error:  # the copy, when it is closed: the faces were found
         yield _Result(source=source, not_written=(str(error),))
 
 

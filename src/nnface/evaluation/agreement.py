@@ -102,13 +102,20 @@ def read_samples(task: Task, text: str, *, training: bool) -> Samples:
 
 
 def _validation(name: str, place: str) -> Samples:
-    if name != "coco":  # one file, one split
-        try:
-            if samples := _read(name, place, "val"):
-                return samples
-        except DataError:
-            pass
+    if _has_validation(name, Path(place)):
+        return _read(name, place, "val")
     return [s for s in _read(name, place, "train") if is_chosen(s.key)]  # type: ignore[return-value]
+
+
+def _has_validation(name: str, root: Path) -> bool:
+    """Whether a set has a part ``val``, be it broken."""
+    if name == "widerface":  # its text comes with the other texts, whether the pictures were fetched or not
+        return "val" in widerface.splits(root) and any((root / d).is_dir() for d in ("WIDER_val", "val"))
+    if name == "fairface":
+        return (root / "fairface_label_val.csv").is_file()
+    if name == "celebamask":
+        return any(root.glob("val.txt")) or any(root.glob("val_*.txt"))
+    return name != "coco" and "val" in (yolo if name == "yolo" else voc).splits(root)  # coco: one file, one split
 
 
 def _read(name: str, place: str, split: str) -> Samples:

@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from nnface.errors import NnfaceError
+from nnface.errors import NnfaceError, UsageError
 from nnface.header import read_spec
 from nnface.image import read, read_reduced
 from nnface.predict.chips import whole
@@ -104,11 +104,13 @@ def bench(
         size: the long side that detectors see; None: what each was made for.
         rounds: how often each configuration runs, after a warm-up.
         memory: measure that too, each in a process of its own.
-        done: called after each configuration's warm-up and each round.
+        done: called after each round of all configurations, those of the warm-up too.
 
     Raises:
-        ModelFileError, DeviceError, ImageError, UsageError: as the predictors raise them.
+        ModelFileError, DeviceError, ImageError, UsageError: as the predictors raise them; or there is no picture.
     """
+    if not pictures:
+        raise UsageError("there is no picture to run on; bench takes picture files, no videos and no cameras")
     chains: dict[tuple[str, str, int, int], tuple[Predictor, list[dict[str, float]]]] = {}
     for model in models:
         for device in devices:
@@ -236,8 +238,8 @@ def _pass(predictor: Predictor, path: str, batch: int) -> tuple[dict[str, float]
 
 
 def _detect(detector: Detector, path: str, batch: int, watch: Seconds) -> NDArray[np.float32]:
-    reduced = detector.spec.input.fit == "letterbox" and detector.size is not None
-    pictures = [read_reduced(path, detector.size or 0) if reduced else read(path) for _ in range(batch)]
+    side = detector.needed_side
+    pictures = [read(path) if side is None else read_reduced(path, side) for _ in range(batch)]
     watch.append(time.perf_counter())
     prepared = [detector.prepare(picture) for picture in pictures]
     inputs = np.concatenate([item.input for item in prepared])

@@ -1,6 +1,5 @@
 """The CelebAMask-HQ benchmark: a parser over labelled portraits at 512 pixels, F1 by part, a report."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from nnface import draw
 from nnface.datasets.celebamask import check_size, read_mask
 from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, NnfaceError, UsageError
+from nnface.evaluation.figures import json_number
 from nnface.image import Pixels, read
 from nnface.metrics import parsing
 from nnface.report.table import Table, percent, percent_interval
@@ -253,19 +253,14 @@ def confusion_table(result: Result) -> Table:
     return Table("Truth down, found across, per cent of the true pixels", ["", *CELEBAMASK_LABELS], rows)
 
 
-def figures_json(result: Result) -> str:
-    """``{"mean_f1": 0.0-1.0, ...}``; what cannot be told is null."""
-    return json.dumps({name: _number(value) for name, value in result.figures.items()}) + "\n"
-
-
 def to_dict(result: Result) -> dict[str, Any]:
     """Everything as JSON values; NaN becomes None."""
     parts = {
         name: {
-            "f1": _number(float(result.scores.f1[n])),
-            "f1_interval": [_number(v) for v in parsing.interval(result.draws["f1"][:, n])],
-            "iou": _number(float(result.scores.iou[n])),
-            "boundary_f1": _number(float(result.boundary[n])),
+            "f1": json_number(float(result.scores.f1[n])),
+            "f1_interval": [json_number(v) for v in parsing.interval(result.draws["f1"][:, n])],
+            "iou": json_number(float(result.scores.iou[n])),
+            "boundary_f1": json_number(float(result.boundary[n])),
         }
         for n, name in enumerate(CELEBAMASK_LABELS)
     }
@@ -274,7 +269,7 @@ def to_dict(result: Result) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "portraits": len(result.keys),
         "figures": {
-            name: {"value": _number(figures[name]), "interval": [_number(v) for v in result.interval(name)]}
+            name: {"value": json_number(figures[name]), "interval": [json_number(v) for v in result.interval(name)]}
             for name in FIGURES
         },
         "parts": parts,
@@ -407,7 +402,3 @@ def _draws(result: Result, figure: str) -> NDArray[np.float64]:
     if figure.startswith("f1/"):
         return result.draws["f1"][:, CELEBAMASK_LABELS.index(figure.removeprefix("f1/"))]
     return result.draws[figure]
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else float(value)

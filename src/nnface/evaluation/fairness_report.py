@@ -1,11 +1,11 @@
 """Whom a classifier fails: the figures of :mod:`nnface.evaluation.fairface` as tables, JSON and one page with plots."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnface.evaluation.fairface import LEAST, Head, Result
+from nnface.evaluation.figures import json_number
 from nnface.metrics.fairness import Share
 from nnface.report.table import Table, percent, percent_interval
 
@@ -93,14 +93,14 @@ def to_dict(result: Result) -> dict[str, Any]:
         name: {
             "labels": list(head.labels),
             "accuracy": _share(head.accuracy),
-            "balanced_accuracy": _number(head.balanced),
+            "balanced_accuracy": json_number(head.balanced),
             "confusion": head.confusion.tolist(),
             **({"within_one": _share(head.within_one)} if head.within_one else {}),
-            **({"mean_error": _number(head.mean_error)} if head.mean_error is not None else {}),
-            "calibration_error": _number(head.calibration_error),
+            **({"mean_error": json_number(head.mean_error)} if head.mean_error is not None else {}),
+            "calibration_error": json_number(head.calibration_error),
             "temperature": head.temperature,
             "least_confidence": head.least,
-            "abstained": _number(head.abstained),
+            "abstained": json_number(head.abstained),
             "certain": _share(head.certain),
             "groups": {a: {g: _share(s) for g, s in shares.items()} for a, shares in head.groups.items()},
             "gaps": {
@@ -177,11 +177,6 @@ def save(
     )
 
 
-def figures_json(figures: Mapping[str, float]) -> str:
-    """``{"race": 0.0-1.0, ...}``; what cannot be told is null."""
-    return json.dumps({name: _number(value) for name, value in figures.items()}) + "\n"
-
-
 def _plots(result: Result, attribute: str) -> dict[str, tuple[str, bytes]]:
     """The plots of one attribute by the names of their files: what each shows, in words, and its PNG."""
     from nnface.report import plots
@@ -229,8 +224,4 @@ def _two_lines(label: str) -> str:
 
 def _share(share: Share) -> dict[str, Any]:
     low, high = share.interval
-    return {"value": _number(share.value), "count": share.count, "interval": [_number(low), _number(high)]}
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else float(value)
+    return {"value": json_number(share.value), "count": share.count, "interval": [json_number(low), json_number(high)]}

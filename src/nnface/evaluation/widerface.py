@@ -1,6 +1,5 @@
 """The WIDER FACE benchmark: a detector over its pictures, prediction files, figures, a report."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from nnface.datasets.widerface_predictions import rounded
 from nnface.datasets.widerface_truth import IMAGE_SUFFIXES
 from nnface.errors import DataError
+from nnface.evaluation.figures import json_number
 from nnface.image import Pixels, read
 from nnface.metrics import wider
 from nnface.metrics.wider import Curve, Prediction, Truth
@@ -233,10 +233,14 @@ def to_dict(result: Result) -> dict[str, Any]:
     }
 
 
-def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
+def save(result: Result, folder: str | Path, about: Mapping[str, str], differences: Table | None = None) -> None:
     """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
 
-    ``about``: model, protocol, device and the like.
+    Args:
+        result: what is reported.
+        folder: where to.
+        about: model, protocol, device and the like.
+        differences: a table to show beside the figures.
 
     Raises:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
@@ -284,6 +288,9 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
             tables=[Table("", ["picture", "missed", "of"], worst)],
         ),
     ]
+    if differences is not None:
+        text = "On the same pictures; a difference whose interval holds 0 is no difference."
+        sections.insert(1, html.Section(heading="Side by side", text=text, tables=[differences]))
     report.save(
         folder,
         title="WIDER FACE evaluation",
@@ -294,20 +301,11 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str]) -> None:
     )
 
 
-def figures_json(figures: Mapping[str, float]) -> str:
-    """``{"easy": 0.0-1.0, ...}``; a setting without faces is null."""
-    return json.dumps({name: None if value != value else value for name, value in figures.items()}) + "\n"
-
-
 def _entry(curve: Curve, interval: tuple[float, float] | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"ap": _number(curve.average_precision), "faces": curve.faces}
+    entry: dict[str, Any] = {"ap": json_number(curve.average_precision), "faces": curve.faces}
     if interval is not None:
-        entry["interval"] = [_number(bound) for bound in interval]
+        entry["interval"] = [json_number(bound) for bound in interval]
     return entry
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value
 
 
 def _missed(matches: wider.Matches, keys: Sequence[str], counted: Iterable[wider.Flags]) -> dict[str, tuple[int, int]]:

@@ -58,6 +58,8 @@ def build(
         raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
     if precision != "int8" and (method is not None or (precision is None and (calibrate or evaluate))):
         raise UsageError("--method, --calibrate and --evaluate belong to --precision")
+    if precision is None and not (pictures is None and most_lost is None):
+        raise UsageError("--pictures and --most-lost belong to --precision")
     _require_writable(Path(out))
     steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
     report = None

@@ -101,12 +101,14 @@ def convert(
         say: told what goes on.
 
     Raises:
-        UsageError: INT8 without ``calibrate``, a file that is not float32, data of another task.
+        UsageError: INT8 without ``calibrate``, ``most_lost`` without pictures, a file that is not float32, data of
+            another task.
         DataError: no picture, no face.
         ModelFileError: no ONNX file of ours.
         NnfaceError: more is lost than ``most_lost``, or ``out`` cannot be written.
     """
     before = _open_float(source, out, precision, calibrate)
+    _require_measure(most_lost, calibrate, evaluate)
     spec = before.spec
     samples = None if evaluate is None else agreement.read_samples(spec.task, evaluate, training=False)
     material: Material = []
@@ -160,6 +162,11 @@ def _open_float(source: str | Path, out: str | Path, precision: Precision, calib
     if precision == "int8" and calibrate is None:
         raise UsageError("int8 needs pictures whose activations it can measure: --calibrate FOLDER or NAME:PATH")
     return runner
+
+
+def _require_measure(most_lost: float | None, calibrate: str | None, evaluate: str | None) -> None:
+    if most_lost is not None and calibrate is None and evaluate is None:
+        raise UsageError("--most-lost needs pictures on which the loss is measured: --evaluate or --calibrate")
 
 
 def _refuse_loss(comparison: Comparison, most_lost: float | None, out: str | Path) -> None:
@@ -237,7 +244,7 @@ def _quantized(
     best: tuple[float, str, Any, onnx.ModelProto] | None = None
     for method in methods:
         say(f"calibrating on {len(inputs)} pictures by {method}")
-        ranges = _ranges(source, inputs, method)
+        ranges = _ranges(source, inputs, method, judge.before.batch or 1)
         candidate = _quantize(source, ranges, fixed)
         agreed = judge.by_agreement(candidate)
         assert agreed is not None  # what calibrates compares
@@ -313,8 +320,11 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._left, None)
 
 
-def _ranges(source: str | Path, inputs: Iterable[Floats], method: str) -> Any:
-    """The range of every activation. A picture at a time, so that memory holds the activations of one."""
+def _ranges(source: str | Path, inputs: Iterable[Floats], method: str, count: int) -> Any:
+    """The range of every activation. A picture at a time, so that memory holds the activations of one.
+
+    A network of fixed batch, ``count``, sees it so many times.
+    """
     kind, options = METHODS[method]
     # The calibrators print what they do, picture by picture.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
@@ -322,7 +332,7 @@ def _ranges(source: str | Path, inputs: Iterable[Floats], method: str) -> Any:
             Path(source), list(OPERATORS), str(Path(folder) / "a.onnx"), kind, extra_options=options
         )
         for batch in inputs:
-            calibrator.collect_data(_Reader(batch))
+            calibrator.collect_data(_Reader(np.repeat(batch, count, 0)))
         return calibrator.compute_data()
 
 

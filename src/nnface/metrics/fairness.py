@@ -185,6 +185,9 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
 def fit_confidence(confidence: Floats, right: NDArray[np.bool_], wanted: float) -> float:
     """The least confidence at which the answers from it on are right in the ``wanted`` share; 1 where none is."""
     order = np.argsort(-confidence, kind="stable")
+    falling = confidence[order]
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= wanted)
-    return float(confidence[order][good[-1]]) if len(good) else 1.0
+    # Answers of one confidence go together: only the last of them may be the end.
+    last = np.diff(falling, append=-1.0) < 0
+    good = np.flatnonzero((shares >= wanted) & last)
+    return float(falling[good[-1]]) if len(good) else 1.0

@@ -24,6 +24,8 @@ from nnface.spec import METADATA_KEY, DetectionSpec, Spec, parse
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Name to type and shape of each tensor."""
 
+_OTHERS = {"onnx": "an ONNX file", "tensorrt": "a TensorRT engine", "openvino": "an OpenVINO file"}
+
 
 def save(path: str | Path, module: nn.Module, spec: Spec) -> None:
     """Write a model file, whole or not at all. Weights are stored as float32, whatever their type and memory layout.
@@ -54,7 +56,9 @@ def load(path: str | Path) -> tuple[nn.Module, Spec]:
     content = read_content(path)  # once, so that what is checked is what is loaded
     kind, spec = read_header(memoryview(content), str(path))
     if kind != "safetensors":
-        raise ModelFileError(f"{path} is an ONNX file, which cannot be trained or exported; use the .safetensors file")
+        raise ModelFileError(
+            f"{path} is {_OTHERS[kind]}, which cannot be trained or exported; use the .safetensors file"
+        )
     network = _build(path, spec, "meta")
     try:
         state = from_bytes(content)

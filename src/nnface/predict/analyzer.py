@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from nnface.image import ImageLike, as_array
+from nnface.image import ImageLike, as_array, require_many
 from nnface.predict.classifier import Classifier
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import Segmenter
@@ -63,6 +63,7 @@ class Analyzer:
 
     def batch(self, images: Sequence[ImageLike], color: Literal["bgr", "rgb"] = "bgr") -> list[Faces]:
         """The faces of many pictures, in their order; faces of all pictures share the batches of what tells of them."""
+        require_many(images)
         pixels = [as_array(image, color) for image in images]
         found = None if self.detector is None else self.detector.batch(pixels)
         if self.classifier is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface.errors import ModelFileError, UsageError
-from nnface.image import ImageLike, Pixels, as_array
+from nnface.image import ImageLike, Pixels, as_array, require_many
 from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
 from nnface.predict.opening import opened
 from nnface.results import Attribute, Faces
@@ -101,6 +101,7 @@ class Classifier:
 
         Faces of all pictures share batches. Memory holds one picture at a time, and all chips.
         """
+        require_many(images)
         if faces is not None and len(faces) != len(images):
             raise UsageError(f"{len(images)} pictures and the faces of {len(faces)} were given")
         found: list[Faces] = []
@@ -152,7 +153,7 @@ class Classifier:
         """
         heads = self.meaning.heads
         scaled = {
-            name: values / np.float32(self.meaning.temperatures.get(name, 1.0) or 1.0)
+            name: values / np.float32(self.meaning.temperatures.get(name, 1.0))
             for name, values in self.logits(chips).items()
         }
         return {name: softmax(scaled[name]) for name in heads}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnface.errors import ModelFileError, UsageError
 from nnface.geometry import anchors, boxes, letterbox
 from nnface.geometry.letterbox import Letterbox
-from nnface.image import ImageLike, Picture, Pixels, as_array, check_color, read_reduced
+from nnface.image import ImageLike, Picture, Pixels, as_array, check_color, read_reduced, require_many
 from nnface.predict import tiles
 from nnface.predict.opening import opened
 from nnface.results import Faces
@@ -133,8 +133,7 @@ class Detector:
 
         Pictures whose inputs have one shape run together. Memory is bounded: 64 pictures are prepared at a time.
         """
-        if isinstance(images, str | Path) or getattr(images, "ndim", 4) < 4:
-            raise UsageError("batch takes many pictures; give it a list, also of one")
+        require_many(images)
         if self.tile is not None:
             return [self(image, color) for image in images]
         results: list[Faces] = []

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nnface.errors import ModelFileError, UsageError
 from nnface.geometry.align import Transform, chip_of_box
-from nnface.image import ImageLike, Pixels, as_array
+from nnface.image import ImageLike, Pixels, as_array, require_many
 from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
 from nnface.predict.opening import opened
 from nnface.results import Faces
@@ -127,6 +127,7 @@ class Segmenter:
 
         Memory holds a label image for each picture, and the chips and logits of one batch.
         """
+        require_many(images)
         if faces is not None and len(faces) != len(images):
             raise UsageError(f"{len(images)} pictures and the faces of {len(faces)} were given")
         canvases: list[Canvas] = []

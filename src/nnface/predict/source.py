@@ -1,6 +1,7 @@
 """What a PATH on the command line stands for: pictures, folders of them, videos, cameras."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -37,6 +38,11 @@ def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
     return list(each(paths, problems)), problems
 
 
+def is_camera(path: str) -> bool:
+    """Whether a path stands for a camera, as ``camera:0``."""
+    return re.fullmatch(r"camera:[0-9]{1,4}", path) is not None
+
+
 def each(paths: Iterable[str], problems: list[str]) -> Iterator[Source]:
     """As :func:`expand`, one at a time, for lists that are long; ``problems`` gets its sentences."""
     for path in paths:
@@ -48,7 +54,7 @@ def each(paths: Iterable[str], problems: list[str]) -> Iterator[Source]:
                 yield Source(path=place, inside=inside, kind="picture", named=False)
             if not count and len(problems) == before:
                 problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
-        elif path.startswith("camera:") and path[7:].isdecimal():
+        elif is_camera(path):
             yield Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True)
         else:
             file = PurePath(path)

@@ -28,7 +28,7 @@ def detect(detector: "Detector", picture: Picture, tile: int, iou: float, limit:
 
     Args:
         detector: does the work; a tile is a picture to it.
-        picture: the whole.
+        picture: the whole; one that was decoded at a reduced scale is looked at in tiles of its own pixels.
         tile: side of the finest tiles, in pixels.
         iou: the largest overlap of two faces from different tiles.
         limit: the most faces that are kept.
@@ -46,7 +46,8 @@ def detect(detector: "Detector", picture: Picture, tile: int, iou: float, limit:
         found += [
             faces[whole(faces.boxes, window, width, height)] for faces, window in zip(results, chosen, strict=True)
         ]
-    together = np.concatenate([faces.boxes for faces in found])
+    shift = np.array([picture.left, picture.top], np.float32)
+    together = np.concatenate([faces.boxes for faces in found]) * picture.factor + np.tile(shift, 2)
     scores = np.concatenate([faces.scores for faces in found if faces.scores is not None])
     landmarks = [faces.landmarks for faces in found if faces.landmarks is not None]
     kept = boxes.nms(together, scores, iou, limit=limit)
@@ -55,7 +56,7 @@ def detect(detector: "Detector", picture: Picture, tile: int, iou: float, limit:
         height=picture.height,
         boxes=together[kept],
         scores=scores[kept],
-        landmarks=np.concatenate(landmarks)[kept] if landmarks else None,
+        landmarks=np.concatenate(landmarks)[kept] * picture.factor + shift if landmarks else None,
     )
 
 

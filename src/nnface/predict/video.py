@@ -1,6 +1,7 @@
 """Frames of videos and cameras in, annotated videos out. Sound is not carried over."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from nnface.errors import ImageError, NnfaceError
 from nnface.files import atomic_path
+from nnface.predict.source import is_camera
 
 # A broken file gets one sentence of ours; FFmpeg inside OpenCV would add lines of its own on stderr.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -40,7 +42,7 @@ class Video:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.camera = camera = path.startswith("camera:") and path[7:].isdecimal()
+        self.camera = camera = is_camera(path)
         if not camera and not Path(path).is_file():
             raise ImageError(f"{path}: no such file")
         self._capture = cv2.VideoCapture(int(path[7:]) if camera else path)
@@ -57,13 +59,13 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         try:
-            index, begin = 0, time.monotonic()
+            index, seconds, begin = 0, 0.0, time.monotonic()
             while True:
                 good, image = self._capture.read()
                 if not good:
                     break
-                # A camera gives what it sees when it is asked; a file's frames are evenly spaced.
-                seconds = time.monotonic() - begin if self.camera else index / self.fps
+                # A camera gives what it sees when it is asked; a file's frames need not be evenly spaced.
+                seconds = time.monotonic() - begin if self.camera else self._told(index, seconds)
                 if image.ndim == 2:
                     image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
                 yield Frame(index, round(seconds, 3), np.asarray(image, np.uint8))
@@ -72,6 +74,11 @@ class Video:
                 raise ImageError(f"{self.path}: no frame of the video can be read")
         finally:
             self._capture.release()
+
+    def _told(self, index: int, last: float) -> float:
+        """When the file shows the frame that was read; where it tells nothing better, as if they were evenly spaced."""
+        told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        return told if index and math.isfinite(told) and told > last else index / self.fps
 
 
 class VideoWriter:

@@ -97,9 +97,7 @@ class AttributesTask:
             self.train += self.chosen
         if not self.train:
             raise DataError("there is no chip to train on")
-        parts = recipe.loop.batch // recipe.loop.accumulate
-        if recipe.loss.agreement and parts % 2:
-            raise RecipeError(f"{recipe.name}: chips come in pairs (loss.agreement), which needs an even loop.batch")
+        self._require_pairs(1)  # before the run's folder is made; of several processes each looks again
         self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
         self._fingerprint = _fingerprint(sources)
         self.soft = {
@@ -120,8 +118,21 @@ class AttributesTask:
         return self._spec
 
     def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
-        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
+        """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers.
+
+        Raises:
+            RecipeError: chips come in pairs, and a part would part one.
+        """
+        self._require_pairs(world)
         return load(self.sample, self._collate, self.recipe.loop, step, rank, world)
+
+    def _require_pairs(self, world: int) -> None:
+        loop = self.recipe.loop
+        if self.recipe.loss.agreement and loop.batch // (world * loop.accumulate) % 2:
+            raise RecipeError(
+                f"{self.recipe.name}: chips come in pairs (loss.agreement), so loop.batch over processes times "
+                "accumulated parts must be even"
+            )
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """For each head the labels that there are; and the chips."""

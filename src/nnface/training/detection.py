@@ -131,8 +131,8 @@ class DetectionTask:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """AP by face height on the tenth kept for choosing, through the ordinary predictor.
 
-        Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's size, and NaN where there
-        is no face to choose on.
+        Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's ``evaluation.best``, and NaN
+        where there is no face to choose on.
         """
         figures: dict[str, float] = {}
         truth = wider.by_height(

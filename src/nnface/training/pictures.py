@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from pooch import os_cache
 
 from nnface.datasets.samples import DetectionSample
 from nnface.errors import DataError
 from nnface.files import atomic_path
 from nnface.image import Picture, read, read_reduced, read_sized
 from nnface.training.augment.detection import Labelled
+from nnface.zoo.registry import home
 
 Cache = Literal["none", "ram", "disk"]
 
@@ -24,13 +24,13 @@ Cache = Literal["none", "ram", "disk"]
 class PictureCache:
     """Decoded pictures with a bounded long side.
 
-    ``disk`` keeps raw arrays in the user's cache folder and maps them into memory: a crop then touches only the pages
-    that it shows, and two trainings on one machine share them.
+    ``disk`` keeps raw arrays in the user's cache folder (``NNFACE_HOME``) and maps them into memory: a crop then
+    touches only the pages that it shows, and two trainings on one machine share them.
     """
 
     def __init__(self, kind: Cache, side: int) -> None:
         self.kind, self.side = kind, side
-        self.folder = Path(os_cache("nnface")) / "pictures"
+        self.folder = home() / "pictures"
         self.memory: dict[Path, tuple[NDArray[np.uint8], float]] = {}
         self.known: dict[Path, tuple[Path, float]] = {}
         if kind == "disk":

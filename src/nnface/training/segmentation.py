@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nnface.datasets.celebamask import read_mask
 from nnface.datasets.samples import SegmentationSample, split
 from nnface.errors import DataError, RecipeError
+from nnface.files import sha256
 from nnface.metrics import parsing
 from nnface.models.create import create
 from nnface.runtime.torch import TorchRunner
@@ -246,5 +247,5 @@ def _collate(samples: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) ->
 def _fingerprint(samples: Sequence[SegmentationSample]) -> str:
     digest = hashlib.sha256()
     for sample in sorted(samples, key=lambda s: s.key):
-        digest.update(f"{sample.key} {sample.mask.stat().st_size}\n".encode())
+        digest.update(f"{sample.key} {sha256(sample.mask)}\n".encode())
     return digest.hexdigest()

@@ -12,7 +12,7 @@ from torch import Tensor
 from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.interchange import coco, voc, yolo
 from nnface.datasets.samples import AttributeSample, DetectionSample, SegmentationSample
-from nnface.errors import ModelFileError, UsageError
+from nnface.errors import ModelFileError, TrainingError, UsageError
 from nnface.header import read_content, read_header
 from nnface.training import loop, recipe
 from nnface.training.attributes import AttributesTask
@@ -20,6 +20,7 @@ from nnface.training.detection import DetectionTask
 from nnface.training.initial import initial_weights
 from nnface.training.inputs import normalised
 from nnface.training.segmentation import SegmentationTask
+from nnface.training.state import RunFolder
 from nnface.training.teacher import teachers_origin
 from nnface.zoo import resolve
 
@@ -45,7 +46,8 @@ def start(
             for a parser; several add up.
         out: the run folder; None: ``runs/NAME``.
         resume: go on with the run in ``out``.
-        init: a model file of the same network to start from: safetensors, exported ONNX, or a name of the zoo.
+        init: a model file of the same network to start from: safetensors, exported ONNX, or a name of the zoo. A run
+            that stopped before its first state was saved needs it again; of any other, ``resume`` has no use for it.
         overrides: ``KEY=VALUE`` for the recipe.
         device: ``cpu`` or ``cuda``.
         threads: of the network; None: torch's own choice.
@@ -70,7 +72,7 @@ def start(
         task = AttributesTask(plan, read_chips(data), place)
     else:
         task = SegmentationTask(plan, read_portraits(data), place)
-    if init is not None and not resume:  # a resumed run has its weights in its state
+    if init is not None and not (resume and RunFolder(folder).state.exists()):  # else its state has its weights
         task.init = _weights_of(init, task)
     return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
 
@@ -80,15 +82,29 @@ def _with_origin(plan: recipe.Recipe, init: str | Path | None, resumed: Path | N
     teaches: what it trains carries it, and a run does not go on with another teacher than it began with."""
     provenance = {name: words for name, words in plan.provenance.items() if name not in ("init", "distilled")}
     provenance |= teachers_origin(plan.teacher)
-    if resumed is not None:  # as it was begun, whether or not --init is given again
-        kept = resumed / "recipe.toml"
-        begun = recipe.load(str(kept)).provenance if kept.is_file() else {}
-        provenance |= {name: words for name, words in begun.items() if name == "init"}
-    elif init is not None:
-        content = read_content(resolve(init))
-        made = read_header(memoryview(content), str(init))[1].provenance.get("recipe", Path(init).stem)
-        provenance["init"] = f"{made} (sha256 {hashlib.sha256(content).hexdigest()})"
+    run = None if resumed is None else RunFolder(resumed)
+    begun = None
+    if run is not None and run.recipe.is_file():
+        begun = recipe.load(str(run.recipe)).provenance.get("init")
+    if run is not None and run.state.exists():  # which has its weights, whether or not --init is given again
+        given = begun
+    else:
+        given = None if init is None else _origin(init)
+        if run is not None and run.recipe.is_file() and given != begun:
+            raise TrainingError(
+                f"the run in {resumed} stopped before its first state was saved, so it needs what it began with: "
+                + (f"--init with {begun}" if begun else "no --init")
+            )
+    if given is not None:
+        provenance["init"] = given
     return plan.model_copy(update={"provenance": provenance})
+
+
+def _origin(init: str | Path) -> str:
+    """The recipe that made a model file, and the file's hash."""
+    content = read_content(resolve(init))
+    made = read_header(memoryview(content), str(init))[1].provenance.get("recipe", Path(init).stem)
+    return f"{made} (sha256 {hashlib.sha256(content).hexdigest()})"
 
 
 AnyTask = DetectionTask | AttributesTask | SegmentationTask

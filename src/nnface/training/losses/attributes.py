@@ -43,5 +43,6 @@ def disagreement(logits: Tensor) -> Tensor:
     Args:
         logits: (2 N, C).
     """
-    first, second = F.log_softmax(logits[0::2], 1), F.log_softmax(logits[1::2], 1)
+    pairs = F.log_softmax(logits, 1).view(-1, 2, logits.shape[1])
+    first, second = pairs[:, 0], pairs[:, 1]
     return ((first.exp() - second.exp()) * (first - second)).sum() / 2

@@ -152,7 +152,8 @@ def test_a_video_and_a_picture(tmp_path: Path, models: list[str]) -> None:
     _save(tmp_path / "a.png", (128, 128))
     ended = nnface("blur", "clip.avi", "a.png", *models, cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.rows[0] == {"file": "clip.avi", "written": "clip.blurred.mp4", "frames": 5}
+    counts = {"frames": 5, "frames_without_faces": 0, "detections": 5}
+    assert ended.rows[0] == {"file": "clip.avi", "written": "clip.blurred.mp4", **counts}
     assert ended.rows[1]["written"] == "a.blurred.jpg"
     clip = cv2.VideoCapture(str(tmp_path / "clip.blurred.mp4"))
     assert clip.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)

@@ -69,7 +69,7 @@ def test_faces_of_photographs(tmp_path, models):
     cv2.imwrite(str(tmp_path / "two.png"), image)
     cv2.imwrite(str(tmp_path / "none.png"), squares(128, 96))
     cv2.imwrite(str(tmp_path / "cut.png"), squares(128, 96, (112, 80)))
-    options = ("--labels", "labels", "--draw", "drawn", "--soft", "soft", "--parts", "mouth,skin")
+    options = ("--labels", "labels", "--draw", "drawn", "--soft", "soft", "--parts", "mouth,skin,ears")
     ended = nnface("segment", "two.png", "none.png", "cut.png", *options, *models, cwd=tmp_path)
     assert (ended.code, ended.err) == (0, "")
     two, none, cut = ended.rows
@@ -144,7 +144,7 @@ def test_analyze_tells_parts_too(tmp_path, models):
         (["--model", "default"], "is a model to detect, not to segment"),
         (["--labels", "a.png"], "cannot make the folder a.png"),
         (["--crop", "auto"], "'auto' is not one of"),
-        (["--parts", "skin"], "--parts names what --soft DIR cuts out; give that too"),
+        (["--parts", "lips"], "--parts names what --soft DIR cuts out; give that too"),
         (["--crop", "none"], "--detector has no part in it with --crop none"),
     ],
 )

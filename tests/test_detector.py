@@ -257,6 +257,16 @@ def test_extreme_pictures(tiny: Path) -> None:
         assert len(Detector(tiny, tile=64)(np.zeros(shape, np.uint8))) == 0
 
 
+def test_faces_are_equal_by_their_values(tiny: Path) -> None:
+    picture = squares(128, 96, (16, 32), (96, 64))
+    first, second = Detector(tiny)(picture), Detector(tiny)(picture)
+    assert len(first) == 2 and first == second and first[0] == second[0] and first[1] in second
+    assert first.index(second[1]) == 1 and first.count(first[0]) == 1
+    assert first != first[:1] and first[0] != first[1] and first != "faces"
+    assert replace(first, boxes=first.boxes + 1) != first
+    assert list(Detector(tiny).batch(iter([picture, picture]))) == [first, second]
+
+
 def blobs(width: int, height: int, centres: list[tuple[int, int, int]]) -> NDArray[np.uint8]:
     image = np.zeros((height, width, 3), np.uint8)
     for x, y, side in centres:

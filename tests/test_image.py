@@ -179,6 +179,17 @@ def test_greys_are_those_of_the_upright_picture(tmp_path: Path, suffix: str, ori
     assert np.abs(grey.astype(int) - wanted).mean() < 2
 
 
+@pytest.mark.parametrize("color", ["bgr", "rgb"])
+def test_arrays_with_alpha_are_laid_on_white_and_one_channel_is_grey(color: str) -> None:
+    alpha = np.where(np.arange(RGB.shape[1]) % 2, 255, 0).astype(np.uint8)
+    pixels = RGB if color == "rgb" else RGB[..., ::-1]
+    found = as_array(np.dstack([pixels, np.broadcast_to(alpha, RGB.shape[:2])]), color)
+    assert np.array_equal(found[:, 1::2], RGB[:, 1::2, ::-1]) and (found[:, ::2] == 255).all()
+    assert np.array_equal(as_array(RGB[..., :1], color), np.repeat(RGB[..., :1], 3, 2))
+    with pytest.raises(UsageError, match="shape"):
+        as_array(RGB[..., :2], color)
+
+
 def test_other_formats_are_not_reduced(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(RGB))
     assert read_reduced(path, 8).factor == 1 and np.array_equal(read_reduced(path, 8).pixels, read(path))

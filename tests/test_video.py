@@ -79,6 +79,15 @@ def test_videos_and_pictures_keep_their_order_and_a_broken_one_is_an_error(folde
     assert drawn == ["a-2.faces.jpg", "a.faces.jpg", "clip.faces.mp4"]
 
 
+def test_a_folder_says_which_videos_it_leaves_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/below").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in/a.png"), squares(64, 64, (16, 16)))
+    (tmp_path / "in/below/clip.avi").write_bytes((folder / "clip.avi").read_bytes())
+    ended = nnface("detect", "in", "--model", folder / "bright.onnx", cwd=tmp_path)
+    assert ended.code == 0 and [row["file"] for row in ended.rows] == ["in/a.png"]
+    assert ended.err == "nnface: in: 1 video left out, the first below/clip.avi; name a video to have it looked at\n"
+
+
 def test_only_broken_videos_is_2(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     ended = nnface("detect", "text.mp4", "--json", "out.jsonl", "--model", folder / "bright.onnx", cwd=tmp_path)

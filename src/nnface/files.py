@@ -60,6 +60,8 @@ def make_folder(folder: str | Path) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NnfaceError(f"cannot make the folder {folder}: there is a file of that name; name another") from error
     except OSError as error:
         raise NnfaceError(f"cannot make the folder {folder}: {error.strerror or error}; name another") from error
 

@@ -131,7 +131,7 @@ def as_array(image: ImageLike, color: Literal["bgr", "rgb"] = "bgr") -> Pixels:
 
     Args:
         image: a path; a PIL image of any mode but F (its EXIF orientation is applied, transparency laid on white);
-            or an array (H, W, 3) or grey (H, W) of uint8, upright.
+            or an array of uint8, upright: (H, W, 3), grey (H, W) or (H, W, 1), or (H, W, 4) with alpha, laid on white.
         color: the order of an array's channels; **bgr**, OpenCV's, unless told otherwise. Paths and PIL images know
             their own.
 
@@ -158,12 +158,14 @@ def check_color(color: str) -> None:
 def _from_array(image: NDArray[Any], color: Literal["bgr", "rgb"]) -> Pixels:
     if image.dtype != np.uint8:
         raise UsageError(f"the picture's array is {image.dtype}; it must be uint8 with values 0..255")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or 0 in image.shape:
         raise UsageError(
             f"the picture's array has shape {image.shape}; it must be (height, width, 3) or (height, width)"
         )
-    if image.ndim == 2:
+    if image.ndim == 2 or image.shape[2] == 1:
         return _pixels(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR))
+    if image.shape[2] == 4:
+        return _to_bgr(np.ascontiguousarray(image[:, :, [2, 1, 0, 3]] if color == "rgb" else image))
     return np.ascontiguousarray(image[:, :, ::-1] if color == "rgb" else image)
 
 

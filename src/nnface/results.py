@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -25,6 +25,21 @@ class Attribute:
     confidence: float
     certain: bool
     probabilities: Mapping[str, float]
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Whether two dataclasses of one class have equal fields; of arrays all values, NaN as itself."""
+    if first.__class__ is not second.__class__:
+        return False
+    for field in fields(first):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            same = np.array_equal(a, b, equal_nan=a.dtype.kind == "f" and b.dtype.kind == "f")
+        else:
+            same = a is b or (type(a) is type(b) and bool(a == b))
+        if not same:
+            return False
+    return True
 
 
 def words(attributes: Mapping[str, Attribute]) -> str:
@@ -51,6 +66,9 @@ class Face:
     attributes: Mapping[str, Attribute] | None = None
     parts: Mapping[str, int] | None = None
     """Pixels of the picture for each part that is there."""
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         """The face as JSON values, in the form of the command line's JSON Lines; what was not asked for is absent."""
@@ -106,6 +124,9 @@ class Faces(Sequence[Face]):
         points = np.zeros((0, 5, 2), np.float32) if landmarks else None
         zeros = np.zeros((0, 4), np.float32)
         return cls(width=width, height=height, boxes=zeros, scores=np.zeros(0, np.float32), landmarks=points)
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -9,7 +9,7 @@ import click
 
 from nnface.commands.output import say
 from nnface.errors import DependencyError, UsageError
-from nnface.header import is_safetensors
+from nnface.header import is_safetensors, require_file
 from nnface.zoo import resolve
 
 FORMATS = (
@@ -43,6 +43,7 @@ def import_(format: str, file: str, out: str, size: int | None, races: int | Non
     FORMAT says whose it is, which the file itself does not: normalisation, anchors and labels depend on it. What
     torchvision has is no model but a backbone to train from: nnface train ... --set model.backbone=OUT.
     """
+    require_file(file)
     with _train_extra("importing a checkpoint"):
         from nnface.export.published import import_backbone, import_checkpoint
     if format == "torchvision":

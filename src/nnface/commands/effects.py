@@ -197,6 +197,8 @@ class _Result:
     """Of a video."""
     shown: int = 0
     """How many faces there are, in all frames."""
+    empty: int = 0
+    """Frames of a video in which no face was found."""
 
     def row(self) -> dict[str, Any]:
         """The line of JSON."""
@@ -204,7 +206,9 @@ class _Result:
         if self.error is not None:
             return row | {"error": self.error}
         row["written"] = str(self.place)
-        return row | (self.faces.to_dict() if self.faces is not None else {"frames": self.frames})
+        if self.faces is not None:
+            return row | self.faces.to_dict()
+        return row | {"frames": self.frames, "frames_without_faces": self.empty, "detections": self.shown}
 
     def line(self) -> str:
         """The line for people."""
@@ -223,9 +227,10 @@ def _apply(
 ) -> int:
     """Write a copy of each source, made by what ``make`` opens with so many threads, and say what was done."""
     terminal = sys.stdout.isatty()
-    sources, problems = expand(paths)
-    for problem in problems:
-        output.say(problem)
+    notes: list[str] = []
+    sources, problems = expand(paths, notes)
+    for sentence in (*problems, *notes):
+        output.say(sentence)
     if not sources:
         return 2
     if folder is None and not all(source.named for source in sources):
@@ -309,7 +314,7 @@ def _video(
     def work(frame: Frame) -> tuple[Pixels, Faces]:
         return effect(frame.image)
 
-    frames = shown = 0
+    frames = shown = empty = 0
     try:
         clip = Video(source.path)
         output.prepare_place(place, force)
@@ -319,10 +324,10 @@ def _video(
         ):
             for image, faces in results:
                 writer.write(image)
-                frames, shown = frames + 1, shown + len(faces)
+                frames, shown, empty = frames + 1, shown + len(faces), empty + (not len(faces))
                 advance()
     except ModelFileError:
         raise
     except NnfaceError as error:
         return _Result(source=source, error=str(error))
-    return _Result(source=source, place=place, frames=frames, shown=shown)
+    return _Result(source=source, place=place, frames=frames, shown=shown, empty=empty)

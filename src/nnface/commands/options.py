@@ -64,8 +64,8 @@ def running(command: F) -> F:
     return command
 
 
-def detecting(command: F) -> F:
-    """Options of every command that finds faces: ``--model``, ``--size``, ``--min-score``, ``--tile``."""
+def finding(command: F) -> F:
+    """Options of every command that finds faces: ``--size``, ``--min-score``, ``--tile``."""
     for option in (
         click.option(
             "--tile",
@@ -77,12 +77,17 @@ def detecting(command: F) -> F:
             "--min-score", type=click.FloatRange(0, 1), metavar="S", help="Keep faces from this score on, 0 to 1."
         ),
         click.option("--size", type=SIZE, help="Long side that the detector sees; small pictures are enlarged."),
-        click.option(
-            "--model", default="default", show_default=True, metavar="NAME|FILE", help="See `nnface models list`."
-        ),
     ):
         command = option(command)
     return command
+
+
+def detecting(command: F) -> F:
+    """``--model`` and the options of :func:`finding`, where the model is the detector."""
+    model = click.option(
+        "--model", default="default", show_default=True, metavar="NAME|FILE", help="See `nnface models list`."
+    )
+    return model(finding(command))
 
 
 def writing(command: F) -> F:

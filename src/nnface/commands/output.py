@@ -70,13 +70,17 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
 
 
 class CsvRows:
-    """Attributes as FairFace's predict.py writes them: a row a face, scores as a list in one field."""
+    """Attributes as FairFace's predict.py writes them: a row a face, scores as a list in one field.
+
+    At the end of a row stands what predict.py does not have: whether each answer is certain, True or False.
+    """
 
     def __init__(self, file: IO[str], heads: Iterable[str]) -> None:
         self._writer = csv.writer(file)
         self._heads = list(heads)
         scores = [f"{head}_scores_fair" for head in self._heads]
-        self._writer.writerow(["file", "face", "x1", "y1", "x2", "y2", *self._heads, *scores])
+        certain = [f"{head}_certain" for head in self._heads]
+        self._writer.writerow(["file", "face", "x1", "y1", "x2", "y2", *self._heads, *scores, *certain])
 
     def write(self, name: str, faces: Faces) -> None:
         """The faces of a picture; one without attributes (too small) has empty fields."""
@@ -89,7 +93,9 @@ class CsvRows:
             ]
             # A file name that is not UTF-8 is escaped, as Python writes it.
             name = name.encode(errors="backslashreplace").decode()
-            self._writer.writerow([name, number, *(round(float(v), 2) for v in face.box), *labels, *lists])
+            certain = [str(told[head].certain) if head in told else "" for head in self._heads]
+            place = (round(float(v), 2) for v in face.box)
+            self._writer.writerow([name, number, *place, *labels, *lists, *certain])
 
 
 @contextmanager

@@ -13,8 +13,9 @@ import cv2
 
 from nnface import draw
 from nnface.commands import output
-from nnface.commands.options import detecting, refuse_idle, running, writing
+from nnface.commands.options import detecting, finding, refuse_idle, running, writing
 from nnface.commands.parquet import Parquet, run, to_parquet
+from nnface.effects import PARTS as WORDS
 from nnface.errors import ImageError, ModelFileError, NnfaceError
 from nnface.files import make_folder
 from nnface.predict.analyzer import Analyzer
@@ -26,6 +27,7 @@ from nnface.predict.video import Frame, Video, VideoWriter
 from nnface.results import Faces, part_words, words
 from nnface.runtime.onnx import physical_cores
 from nnface.scale.job import Job
+from nnface.spec import CELEBAMASK_LABELS
 
 _CROP = "none: each picture is a face chip already."
 _PORTRAIT = "none: each picture is a portrait already."
@@ -75,6 +77,7 @@ def detect(
 @click.option("--crop", type=click.Choice(["faces", "none"]), default="faces", show_default=True, help=_CROP)
 @click.option("--model", default="attributes", show_default=True, metavar="NAME|FILE", help="The classifier.")
 @click.option("--detector", default="default", show_default=True, metavar="NAME|FILE", help="What finds the faces.")
+@finding
 @running
 def classify(
     paths: tuple[str, ...],
@@ -86,6 +89,9 @@ def classify(
     crop: str,
     model: str,
     detector: str,
+    size: int | Literal["original"] | None,
+    min_score: float | None,
+    tile: int | None,
     device: str,
     batch: int | None,
     threads: int | None,
@@ -97,7 +103,15 @@ def classify(
     """
 
     finder = _finder(crop, detector)
-    job = Job(task="classify", detector=finder, classifier=model, device=device)
+    job = Job(
+        task="classify",
+        detector=finder,
+        classifier=model,
+        device=device,
+        size=size,
+        min_score=min_score,
+        tile=tile,
+    )
     folders = _Folders(draw_folder)
     return _predict(output.listed(paths), job, parquet, json_file, folders, force, batch, threads, csv_file)
 
@@ -157,17 +171,22 @@ def _finder(crop: str, detector: str) -> str | None:
     """The detector of ``--crop``."""
     if crop == "faces":
         return detector
-    refuse_idle("detector", "has no part in it with --crop none, for no faces are looked for; leave one of them out")
+    for option in ("detector", "size", "min_score", "tile"):
+        refuse_idle(option, "has no part in it with --crop none, for no faces are looked for; leave one of them out")
     return None
 
 
 def _parts(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
     """``--parts``, checked."""
-    names = HEAD if value is None else tuple(name.strip() for name in value.split(","))
-    for name in names:
-        if name not in PARTS:
-            raise click.BadParameter(f"{name!r} is no part; the parts are {', '.join(PARTS)}")
-    return names
+    if value is None:
+        return HEAD
+    several = {word: labels for word, labels in WORDS.items() if word not in CELEBAMASK_LABELS}
+    names: list[str] = []
+    for name in (word.strip() for word in value.split(",")):
+        if name not in PARTS and name not in several:
+            raise click.BadParameter(f"{name!r} is no part; the parts are {', '.join((*PARTS, *several))}")
+        names += several.get(name, (name,))
+    return tuple(dict.fromkeys(names))
 
 
 @click.command()
@@ -180,6 +199,7 @@ def _parts(_context: click.Context, _parameter: click.Parameter, value: str | No
 @click.option("--crop", type=click.Choice(["faces", "none"]), default="faces", show_default=True, help=_PORTRAIT)
 @click.option("--model", default="parser", show_default=True, metavar="NAME|FILE", help="The parser.")
 @click.option("--detector", default="default", show_default=True, metavar="NAME|FILE", help="What finds the faces.")
+@finding
 @running
 def segment(
     paths: tuple[str, ...],
@@ -193,6 +213,9 @@ def segment(
     crop: str,
     model: str,
     detector: str,
+    size: int | Literal["original"] | None,
+    min_score: float | None,
+    tile: int | None,
     device: str,
     batch: int | None,
     threads: int | None,
@@ -208,7 +231,15 @@ def segment(
     if soft_folder is None:
         refuse_idle("parts", "names what --soft DIR cuts out; give that too")
     finder = _finder(crop, detector)
-    job = Job(task="segment", detector=finder, segmenter=model, device=device)
+    job = Job(
+        task="segment",
+        detector=finder,
+        segmenter=model,
+        device=device,
+        size=size,
+        min_score=min_score,
+        tile=tile,
+    )
     folders = _Folders(draw_folder, labels_folder, soft_folder, parts)
     return _predict(paths, job, parquet, json_file, folders, force, batch, threads)
 
@@ -284,9 +315,10 @@ def _predict(
     if parquet is not None:
         return run(job, paths, parquet, batch, threads)
     terminal = sys.stdout.isatty()
-    sources, problems = expand(paths)
-    for problem in problems:
-        output.say(problem)
+    notes: list[str] = []
+    sources, problems = expand(paths, notes)
+    for sentence in (*problems, *notes):
+        output.say(sentence)
     if not sources:
         return 2
     with ExitStack() as stack:

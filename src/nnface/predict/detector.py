@@ -5,8 +5,9 @@ reads and prepares in some threads while the network runs in another; none of th
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -128,7 +129,7 @@ class Detector:
             return tiles.detect(self, _picture(image, color, None), self.tile, self._coding.nms_iou, KEPT)
         return self.run([self.prepare(image, color)])[0]
 
-    def batch(self, images: Sequence[ImageLike | Picture], color: Literal["bgr", "rgb"] = "bgr") -> list[Faces]:
+    def batch(self, images: Iterable[ImageLike | Picture], color: Literal["bgr", "rgb"] = "bgr") -> list[Faces]:
         """The faces of many pictures, in their order, each as :meth:`__call__` gives them.
 
         Pictures whose inputs have one shape run together. Memory is bounded: 64 pictures are prepared at a time.
@@ -137,8 +138,9 @@ class Detector:
         if self.tile is not None:
             return [self(image, color) for image in images]
         results: list[Faces] = []
-        for start in range(0, len(images), _BATCH_PICTURES):
-            results += self.run([self.prepare(image, color) for image in images[start : start + _BATCH_PICTURES]])
+        waiting = iter(images)
+        while chosen := list(islice(waiting, _BATCH_PICTURES)):
+            results += self.run([self.prepare(image, color) for image in chosen])
         return results
 
     def prepare(self, image: ImageLike | Picture, color: Literal["bgr", "rgb"] = "bgr") -> Prepared:

@@ -26,16 +26,20 @@ class Source:
     """Named itself, not found in a folder."""
 
 
-def expand(paths: Iterable[str]) -> tuple[list[Source], list[str]]:
+def expand(paths: Iterable[str], notes: list[str] | None = None) -> tuple[list[Source], list[str]]:
     """All pictures and videos that the paths stand for, in the order given, folders walked and sorted.
 
     A path that is not there is taken as a picture, so that its reader says what is wrong with it.
+
+    Args:
+        paths: as typed.
+        notes: gets a sentence for each folder whose videos are left out.
 
     Returns:
         the sources, and a sentence for each folder that holds no picture or cannot be read.
     """
     problems: list[str] = []
-    return list(each(paths, problems)), problems
+    return list(each(paths, problems, notes)), problems
 
 
 def is_camera(path: str) -> bool:
@@ -43,17 +47,21 @@ def is_camera(path: str) -> bool:
     return re.fullmatch(r"camera:[0-9]{1,4}", path) is not None
 
 
-def each(paths: Iterable[str], problems: list[str]) -> Iterator[Source]:
+def each(paths: Iterable[str], problems: list[str], notes: list[str] | None = None) -> Iterator[Source]:
     """As :func:`expand`, one at a time, for lists that are long; ``problems`` gets its sentences."""
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - "a//b" and "./a" stay as typed
             before, count = len(problems), 0
-            for inside in _walk(path, "", problems):
+            videos: list[str] = []
+            for inside in _walk(path, "", problems, videos):
                 count += 1
                 place = os.path.join(path, inside)  # noqa: PTH118
                 yield Source(path=place, inside=inside, kind="picture", named=False)
             if not count and len(problems) == before:
                 problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
+            if videos and notes is not None:
+                what = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
+                notes.append(f"{path}: {what} left out, the first {videos[0]}; name a video to have it looked at")
         elif is_camera(path):
             yield Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True)
         else:
@@ -62,7 +70,7 @@ def each(paths: Iterable[str], problems: list[str]) -> Iterator[Source]:
             yield Source(path=path, inside=file.name, kind=kind, named=True)
 
 
-def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:
+def _walk(folder: str, below: str, problems: list[str], videos: list[str]) -> Iterator[str]:
     """The pictures below a folder, sorted by name at each level; links to files are followed, links to folders not."""
     here = os.path.join(folder, below) if below else folder  # noqa: PTH118
     try:
@@ -74,6 +82,10 @@ def _walk(folder: str, below: str, problems: list[str]) -> Iterator[str]:
     for entry in ordered:
         inside = os.path.join(below, entry.name)  # noqa: PTH118
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(folder, inside, problems)
-        elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(entry.path):  # noqa: PTH112
+            yield from _walk(folder, inside, problems, videos)
+            continue
+        suffix = PurePath(entry.name).suffix.lower()
+        if suffix in VIDEOS:
+            videos.append(inside)
+        elif suffix in IMAGE_SUFFIXES and not os.path.isdir(entry.path):  # noqa: PTH112
             yield inside  # os.path.isdir, as entry.is_dir raises at a link to itself or into a locked folder

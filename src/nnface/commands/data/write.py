@@ -107,4 +107,9 @@ def label(
 def _summary(written: "Written") -> str:
     ignored = f", {written.ignored:,} ignore regions" if written.ignored else ""
     landmarks = f", {written.landmarks:,} with landmarks" if written.landmarks else ""
-    return f"{written.split}: {written.pictures:,} pictures, {written.faces:,} faces{ignored}{landmarks}"
+    pictures, faces = _counted(written.pictures, "picture"), _counted(written.faces, "face")
+    return f"{written.split}: {pictures}, {faces}{ignored}{landmarks}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnface import draw
 from nnface.curate.findings import Advance, Findings, compare
 from nnface.curate.merging import Labels, find_annotations, merge
-from nnface.curate.pictures import Cache, Seen, look, mapped
+from nnface.curate.pictures import Cache, Seen, cores, look
 from nnface.curate.show import made, spread
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import COUNTS, FACES, MASKS, PARTS, PICTURES, Part, PublishedFace
@@ -22,6 +22,7 @@ from nnface.datasets.samples import SegmentationSample
 from nnface.errors import DataError, NnfaceError
 from nnface.files import write_atomic
 from nnface.image import IMAGE_SUFFIXES, read
+from nnface.predict.stream import ordered
 from nnface.report.sheet import fit, sheet
 from nnface.report.table import Table, percent
 from nnface.results import Faces
@@ -69,9 +70,8 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
             by_key = {str(face.index): face for face in faces}
             colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
             seen = look([s.path for s in samples], cache, advance)
-            problems = mapped(
-                lambda p: _problems(*p, by_key.get(p[0].key), colours), list(zip(samples, seen, strict=True))
-            )
+            pairs = zip(samples, seen, strict=True)
+            problems = ordered(lambda p: _problems(*p, by_key.get(p[0].key), colours), pairs, cores())
             _gather(problems, "faces", len(samples), found, advance)
             by_path = {one.path: one for one in seen}
             compare(
@@ -82,13 +82,8 @@ def verify(root: str | Path, *, pixels: bool = True, again: bool = False, advanc
         else:
             whole = [face for face in faces if face.parts and face.picture.is_file()]
             seen = look([face.picture for face in whole], cache, advance)
-            _gather(
-                mapped(lambda p: _face_problems(*p), list(zip(whole, seen, strict=True))),
-                "faces",
-                len(whole),
-                found,
-                advance,
-            )
+            problems = ordered(lambda p: _face_problems(*p), zip(whole, seen, strict=True), cores())
+            _gather(problems, "faces", len(whole), found, advance)
     return found
 
 
@@ -243,7 +238,7 @@ def areas(samples: Sequence[SegmentationSample], advance: Advance = lambda: None
         return np.bincount(labels.ravel(), minlength=len(CELEBAMASK_LABELS)).astype(np.int64)
 
     counts = np.zeros((len(samples), len(CELEBAMASK_LABELS)), np.int64)
-    for number, counted in enumerate(mapped(one, samples)):
+    for number, counted in enumerate(ordered(one, samples, cores())):
         counts[number] = counted
         advance()
     return counts

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface.curate.findings import Advance
-from nnface.curate.pictures import mapped
+from nnface.curate.pictures import cores
 from nnface.curate.show import made
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import FACES, MAPPING, MASKS, PARTITION, Part, PublishedFace
 from nnface.errors import DataError, ImageError, NnfaceError, UsageError
 from nnface.files import atomic_path, write_atomic
 from nnface.image import read
+from nnface.predict.stream import ordered
 from nnface.spec import CELEBAMASK_LABELS
 
 Labels = NDArray[np.uint8]
@@ -86,7 +87,7 @@ def merge_all(
         _write(path, merge(face.parts))
         return True
 
-    for written in mapped(one, whole, workers):
+    for written in ordered(one, whole, workers or cores()):
         done.merged += written
         done.kept += not written
         advance()

@@ -9,9 +9,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
@@ -234,18 +234,3 @@ def sizes(paths: Sequence[Path], cache: Cache) -> list[tuple[int, int] | None]:
 
     with ThreadPoolExecutor(cores(), "nnface") as pool:
         return list(pool.map(size, paths))
-
-
-def mapped(call: Callable[[Item], Answer], items: Sequence[Item], workers: int | None = None) -> Iterator[Answer]:
-    """Answers in order, by several threads, with no more than a few items under way; stops soon when it is left."""
-    count = workers or cores()
-    pool = ThreadPoolExecutor(count)
-    try:
-        coming = iter(items)
-        under_way: list[Future[Answer]] = [pool.submit(call, item) for item in islice(coming, 4 * count)]
-        while under_way:
-            answer = under_way.pop(0).result()
-            under_way += [pool.submit(call, item) for item in islice(coming, 1)]
-            yield answer
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from nnface.errors import NnfaceError, UsageError
+from nnface.export.graph import example
 from nnface.files import atomic_path
 from nnface.header import open_header
 from nnface.models import file
@@ -72,7 +73,7 @@ def export(
             network = _Runner(module, spec.task).eval()
             proto = _simplified(_trace(network, spec.input, temporary, batch, opset or OPSET))
             shapes = {
-                name: tuple(v.shape) for name, v in network.run(_example(spec.input, 1, *_side(spec.input))).items()
+                name: tuple(v.shape) for name, v in network.run(example(spec.input, 1, *_side(spec.input))).items()
             }
             _describe(proto, shapes, spec, batch)
             reference: Reference = network.run
@@ -135,7 +136,7 @@ def _trace(network: _Runner, spec: InputSpec, path: Path, batch: int | None, ops
     first = {} if batch else {0: "batch"}
     sides = {} if spec.width else {2: "height", 3: "width"}
     maps = {} if spec.width else {2: "rows", 3: "columns"}
-    images = torch.from_numpy(_example(spec, batch or 2, *_side(spec)))
+    images = torch.from_numpy(example(spec, batch or 2, *_side(spec)))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that it is the older one, and that Python numbers become constants
         outputs = network.outputs(images)
@@ -244,8 +245,8 @@ def _describe(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], spe
 
 def _fix(proto: onnx.ModelProto, runner: OnnxRunner, spec: Spec, batch: int | None) -> None:
     """Write fixed shapes into a graph that computes for any; what it computes of shapes, runtimes fold."""
-    example = _example(spec.input, batch or 1, *_side(spec.input))
-    outputs = {name: values.shape for name, values in runner.run(example).items()}
+    images = example(spec.input, batch or 1, *_side(spec.input))
+    outputs = {name: values.shape for name, values in runner.run(images).items()}
     first = proto.graph.input[0].name
     del proto.graph.input[:], proto.graph.value_info[:]
     sides = [spec.input.height or "height", spec.input.width or "width"]
@@ -273,7 +274,7 @@ def _verify(path: Path, reference: Reference, spec: InputSpec, out: str, batch: 
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     sides = [_side(spec)] if spec.width else [_side(spec), (64, 96), (97, 131)]
     for count, (height, width) in [(batch or 2, sides[0]), *((batch or 1, side) for side in sides)]:
-        images = _example(spec, count, height, width)
+        images = example(spec, count, height, width)
         expected = reference(images)
         found = session.run(list(expected), {"input": images})
         for (name, values), array in zip(expected.items(), found, strict=True):
@@ -295,10 +296,3 @@ def _difference(found: NDArray[np.float32], expected: NDArray[np.float32], name:
 def _side(spec: InputSpec) -> tuple[int, int]:
     """Height and width to trace and test with."""
     return (spec.height, spec.width) if spec.height and spec.width else (128, 160)
-
-
-def _example(spec: InputSpec, batch: int, height: int, width: int) -> NDArray[np.float32]:
-    """Random pixels as the network gets them."""
-    pixels = np.random.default_rng(height * width + batch).uniform(0, 255, (batch, 3, height, width))
-    mean, std = (np.array(value).reshape(3, 1, 1) for value in (spec.mean, spec.std))
-    return np.asarray((pixels - mean) / std, np.float32)

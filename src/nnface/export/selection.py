@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from nnface.errors import NnfaceError, UsageError
+from nnface.export.graph import example
 from nnface.files import atomic_path
 from nnface.geometry import anchors
 from nnface.geometry.letterbox import Letterbox
@@ -228,9 +229,7 @@ def _verify(proto: onnx.ModelProto, runner: OnnxRunner, out: str) -> None:
     session_options = onnxruntime.SessionOptions()
     session_options.intra_op_num_threads, session_options.log_severity_level = 1, 4
     for batch, (height, width) in [(batches[-1], sides[0]), (batches[0], sides[-1])]:
-        pixels = np.random.default_rng(height + batch).uniform(0, 255, (batch, 3, height, width))
-        mean, std = (np.array(value).reshape(3, 1, 1) for value in (plan.mean, plan.std))
-        images = ((pixels - mean) / std).astype(np.float32)
+        images = example(plan, batch, height, width)
         outputs = runner.run(images)
         flat = np.sort(outputs["scores"].ravel())
         cut = float(flat[max(0, len(flat) - 200 * batch)])

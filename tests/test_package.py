@@ -14,7 +14,7 @@ import pytest
 
 import nnface
 from nnface import zoo
-from nnface.results import Faces
+from nnface.results import Attribute, Faces
 from nnface.training.recipes import shipped
 from processes import ENVIRONMENT, Ended
 from processes import nnface as run_nnface
@@ -173,7 +173,12 @@ def test_supervision_takes_faces() -> None:
     detections = found.to_supervision()
     np.testing.assert_array_equal(detections.xyxy, boxes)
     assert detections.confidence.tolist() == pytest.approx([0.9, 0.5])
+    assert detections.data["class_name"].tolist() == ["face", "face"]
     assert len(Faces.empty(64, 48).to_supervision()) == 0
+    old = Attribute(label="60-69", confidence=0.7, certain=True, probabilities={})
+    data = found.with_attributes([{"age": old}, {}])[::-1].to_supervision().data  # the second is too small to tell
+    assert data["age"].tolist() == ["", "60-69"]
+    assert data["age_confidence"].tolist() == pytest.approx([0, 0.7])
 
 
 def test_layers() -> None:

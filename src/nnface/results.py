@@ -177,7 +177,10 @@ class Faces(Sequence[Face]):
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     def to_supervision(self) -> "Detections":
-        """The same as a ``supervision.Detections`` (class 0, landmarks in ``data["landmarks"]``).
+        """The same as a ``supervision.Detections``: class 0, which its annotators label ``face``.
+
+        ``data`` has the landmarks, (n, 5, 2), and of each attribute the labels, (n,), and under ``NAME_confidence`` how
+        sure they are; of a face too small to tell, ``""`` and 0.
 
         Raises:
             DependencyError: supervision is not installed.
@@ -186,11 +189,18 @@ class Faces(Sequence[Face]):
             from supervision import Detections
         except ImportError as error:
             raise DependencyError("to_supervision needs the package supervision: pip install supervision") from error
+        data: dict[str, NDArray[Any] | list[Any]] = {"class_name": np.full(len(self), "face")}
+        if self.landmarks is not None:
+            data["landmarks"] = self.landmarks
+        for name in dict.fromkeys(name for told in self.attributes or () for name in told):
+            told = [attributes.get(name) for attributes in self.attributes or ()]
+            data[name] = np.array(["" if one is None else one.label for one in told])
+            data[f"{name}_confidence"] = np.array([0.0 if one is None else one.confidence for one in told], np.float32)
         return Detections(
             xyxy=self.boxes.astype(np.float32),
             confidence=self.scores,
             class_id=np.zeros(len(self), int),
-            data={} if self.landmarks is None else {"landmarks": self.landmarks},
+            data=data,
         )
 
     def crops(self, image: NDArray[np.uint8], margin: float = 0.0) -> list[NDArray[np.uint8]]:

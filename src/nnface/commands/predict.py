@@ -277,19 +277,20 @@ class _Copies:
         """Whether there is something to write."""
         return any((self.drawn, self.labels, self.soft))
 
-    def write(self, path: str, faces: Faces, detector: Detector | Analyzer, force: bool) -> dict[Path | None, str]:
+    def write(self, path: str, faces: Faces, detector: Detector | Analyzer, force: bool) -> dict[Path, str]:
         """Write all copies of a picture file; gives a sentence for each place where there is none now."""
         writers: list[tuple[Path | None, Callable[[Path], None]]] = [
             (self.drawn, lambda place: output.draw_picture(path, faces, place)),
             (self.labels, lambda place: output.write_labels(faces, place)),
             (self.soft, lambda place: output.write_cutout(path, faces, _segmenter(detector), self.parts, place)),
         ]
-        problems: dict[Path | None, str] = {}
+        problems: dict[Path, str] = {}
         for place, write in writers:
+            if place is None:
+                continue
             try:
-                if place is not None:
-                    output.prepare_place(place, force)
-                    write(place)
+                output.prepare_place(place, force)
+                write(place)
             except NnfaceError as error:
                 problems[place] = str(error)
         return problems

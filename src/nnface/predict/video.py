@@ -78,7 +78,7 @@ class Video:
     def _told(self, index: int, last: float) -> float:
         """When the file shows the frame that was read; where it tells nothing better, as if they were evenly spaced."""
         told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-        return told if index and math.isfinite(told) and told > last else index / self.fps
+        return told if index and math.isfinite(told) and told > last else max(last, index / self.fps)
 
 
 class VideoWriter:

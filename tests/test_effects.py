@@ -358,9 +358,10 @@ def test_what_blur_refuses(faces: object, options: dict[str, object], words: str
 
 def test_a_detector_finds_no_blurred_astronaut() -> None:
     path = shared("reference/photos/astronaut.png")
-    detector = nnface.Detector(threads=1)
+    # WIDER FACE labels blurred faces too, so a head without a face may have a score about the recommended one.
+    detector = nnface.Detector(threads=1, min_score=0.5)
     faces = detector(path)
-    assert len(faces) == 1
+    assert len(faces) == 1 and faces[0].score > 0.8
     for mode in ("blur", "pixelate"):
         assert not len(detector(blur(path, faces, mode=mode)))  # type: ignore[arg-type]
 

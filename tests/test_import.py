@@ -527,7 +527,10 @@ def nnface(*arguments, torch_there=True):
 
 
 def test_the_command_without_torch_names_the_extra(tmp_path):
-    done = nnface("import", "ultra-light", "a.pth", "--out", tmp_path / "a", torch_there=False)
+    done = nnface("import", "ultra-light", tmp_path / "a.pth", "--out", tmp_path / "a", torch_there=False)
+    assert done.returncode == 2 and "a.pth is not there" in done.stderr  # before anything is installed for it
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    done = nnface("import", "ultra-light", tmp_path / "a.pth", "--out", tmp_path / "a", torch_there=False)
     assert done.returncode == 2
     assert "pip install 'nnface[train]'" in done.stderr and len(done.stderr.splitlines()) == 1
 

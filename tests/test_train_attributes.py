@@ -231,7 +231,7 @@ def test_chips_that_shall_agree_come_in_pairs(small, root):
     assert counts["chips"] == 16
     losses = task.loss(task.model(), batch, counts)
     assert losses["agreement"] > 0
-    with pytest.raises(RecipeError, match="needs an even"):
+    with pytest.raises(RecipeError, match="must be even"):
         AttributesTask(recipe.load(small, ["loss.agreement=1", "loop.batch=5"]), {"a": data.read(root)})
 
 

@@ -69,7 +69,7 @@ def score_widerface(
     result = benchmark.score(files.predictions, faces)
     differences = None if other is None else benchmark.compare(files.predictions, other, faces)
     about = {"predictions": str(predictions), "protocol": "as in the files"}
-    _finish(result, about, json_file, save, differences, str(against))
+    _finish(result, about, json_file, save, differences, str(against or ""))
 
 
 @evaluate.command("widerface")

@@ -163,6 +163,7 @@ def main():
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--landmarks", type=Path)
     parser.add_argument("--take", type=int, default=10**9, help="the first N pictures by name")
+    parser.add_argument("--with-faces", action="store_true", help="leave out pictures without a face")
     options = parser.parse_args()
     sys.path.insert(0, str(options.peers))
     import peers
@@ -189,6 +190,9 @@ def main():
     keys = {path: (key, lookup) for key, (path, lookup) in wanted.items()}
     for (path, image), labels in labelled(detect, options.source, list(keys)):
         key, lookup = keys[path]
+        rows = annotate(truths and truths[lookup], people.get(key), labels)
+        if options.with_faces and all(ignored for _, ignored, _ in rows):
+            continue
         number = len(images)
         images.append(
             {
@@ -199,7 +203,6 @@ def main():
                 "height": image.shape[0],
             }
         )
-        rows = annotate(truths and truths[lookup], people.get(key), labels)
         for box, ignored, points in rows:
             x1, y1, x2, y2 = (round(float(v), 2) for v in box)
             row = {"id": len(annotations), "image_id": number, "category_id": 1, "iscrowd": int(ignored)}

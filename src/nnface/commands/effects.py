@@ -212,9 +212,8 @@ class _Result:
 
     def line(self) -> str:
         """The line for people."""
-        faces = f"{self.shown} face{'' if self.shown == 1 else 's'}"
-        where = "" if self.frames is None else f" in {self.frames} frame{'' if self.frames == 1 else 's'}"
-        return f"{self.source.path}: {faces}{where}, written to {self.place}"
+        where = "" if self.frames is None else f" in {output.counted(self.frames, 'frame')}"
+        return f"{self.source.path}: {output.counted(self.shown, 'face')}{where}, written to {self.place}"
 
 
 def _apply(

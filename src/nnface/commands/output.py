@@ -245,6 +245,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
+def counted(count: int, what: str) -> str:
+    """``1 face``, ``1,200 faces``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def say(sentence: str) -> None:
     """One sentence on stderr."""
     print(f"nnface: {printable(sentence)}", file=sys.stderr)

@@ -56,10 +56,7 @@ def build(
         raise UsageError(f"{out} is the model file itself; name another file for --out")
     if min_score is not None and not with_nms:
         raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
-    if precision != "int8" and (method is not None or (precision is None and (calibrate or evaluate))):
-        raise UsageError("--method, --calibrate and --evaluate belong to --precision")
-    if precision is None and not (pictures is None and most_lost is None):
-        raise UsageError("--pictures and --most-lost belong to --precision")
+    _require_precision(precision, bool(calibrate or evaluate), method, pictures, most_lost)
     _require_writable(Path(out))
     steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
     report = None
@@ -95,6 +92,16 @@ def build(
                 add_selection(here, target, min_score)
             here = target
     return open_header(out)[1], report
+
+
+def _require_precision(
+    precision: "Precision | None", measured: bool, method: str | None, pictures: int | None, most_lost: float | None
+) -> None:
+    """The options of ``--precision`` come with it, and ``--method`` with int8."""
+    if precision != "int8" and (method is not None or (precision is None and measured)):
+        raise UsageError("--method, --calibrate and --evaluate belong to --precision")
+    if precision is None and not (pictures is None and most_lost is None):
+        raise UsageError("--pictures and --most-lost belong to --precision")
 
 
 def _require_writable(out: Path) -> None:

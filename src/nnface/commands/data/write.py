@@ -6,7 +6,7 @@ import click
 import cv2
 
 from nnface.commands.options import SIZE, running
-from nnface.commands.output import progress, say
+from nnface.commands.output import counted, progress, say
 from nnface.errors import UsageError
 
 if TYPE_CHECKING:
@@ -107,9 +107,5 @@ def label(
 def _summary(written: "Written") -> str:
     ignored = f", {written.ignored:,} ignore regions" if written.ignored else ""
     landmarks = f", {written.landmarks:,} with landmarks" if written.landmarks else ""
-    pictures, faces = _counted(written.pictures, "picture"), _counted(written.faces, "face")
+    pictures, faces = counted(written.pictures, "picture"), counted(written.faces, "face")
     return f"{written.split}: {pictures}, {faces}{ignored}{landmarks}"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -237,6 +237,7 @@ def test_csv_in_and_out(tmp_path, exported):
     scores = [float(v) for v in written["race_scores_fair"].strip("[]").split()]
     assert scores == pytest.approx(list(told["race"]["probabilities"].values()), abs=1e-5)
     assert [written[f"{head}_certain"] for head in told] == [str(told[head]["certain"]) for head in told]
+    assert (written["frame"], written["time"]) == ("", "")
     odd = os.fsdecode(b"\xff.png")  # a name that is not UTF-8 is escaped, and the other rows stay
     shutil.copy(tmp_path / "a.png", tmp_path / odd)
     chips = ("--crop", "none", "--model", exported)

@@ -149,6 +149,13 @@ def test_a_json_file_is_replaced_and_its_folder_must_exist(tmp_path: Path, model
         assert f"cannot write {target}: {words}" in _one_sentence(ended.err)
     assert _names(tmp_path) == ["a.png", "out.jsonl"]
 
+    _picture(tmp_path / "b.png", (16, 16))
+    before = (tmp_path / "a.png").read_bytes()
+    ended = nnface("detect", "--json", "a.png", "b.png", "--model", model, cwd=tmp_path)  # --json *.png
+    assert ended.code == 2
+    assert "a name for a picture or video" in _one_sentence(ended.err)
+    assert (tmp_path / "a.png").read_bytes() == before
+
     ended = nnface("detect", "a.png", "--json", "/dev/null", "--model", model, cwd=tmp_path)
     assert ended.code == 0
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode), "a device was replaced by a file"

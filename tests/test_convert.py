@@ -133,7 +133,7 @@ def test_all_splits_go_into_a_folder_and_one_into_a_coco_file(tmp_path):
     assert "train: images/train\nval: images/val\n" in yaml and "kpt_shape: [5, 3]" in yaml
     ended = nnface("data", "convert", "yolo:y", "coco:c.json", cwd=tmp_path)
     assert ended.out.splitlines()[1].startswith("left out: val")
-    ended = nnface("data", "convert", "yolo:y", "coco:c.json", "--split", "val", cwd=tmp_path)
+    ended = nnface("data", "convert", "yolo:y", "coco:c.json", "--split", "val", "--force", cwd=tmp_path)
     assert len(coco.read(tmp_path / "c.json")) == 2
     assert voc.splits(tmp_path) == []
 
@@ -315,6 +315,46 @@ def test_lists_of_voc_stay_inside(tmp_path):
         voc.read(tmp_path)
 
 
+def test_names_with_spaces_come_back_from_voc(photographs, tmp_path):
+    samples = [
+        DetectionSample(
+            key=f"my cat {n}",
+            path=path,
+            boxes=np.zeros((0, 4), np.float32),
+            landmarks=empty_landmarks(0),
+            ignored=np.zeros(0, bool),
+        )
+        for n, path in enumerate(photographs[:2])
+    ]
+    voc.write(tmp_path, "train", samples)
+    (tmp_path / "Annotations/my.xml").write_text("<annotation/>")
+    assert [sample.key for sample in voc.read(tmp_path)] == ["my cat 0", "my cat 1"]
+    lists = tmp_path / "ImageSets/Main/val.txt"
+    lists.write_text("a  1\n")  # as VOC's own lists of one class
+    (tmp_path / "Annotations/my cat 0.xml").rename(tmp_path / "Annotations/a.xml")
+    assert [sample.key for sample in voc.read(tmp_path, "val")] == ["a"]
+
+
+def test_labels_in_a_coco_file_are_not_lost(tmp_path):
+    root = make_widerface(tmp_path / "wider", 1)
+    source, target = Place(name="widerface", path=root), Place(name="coco", path=tmp_path / "faces.json")
+    target.path.write_text("corrected by hand")
+    with pytest.raises(NnfaceError, match="is there already and was left as it is; --force replaces it"):
+        convert.convert(source, target)
+    assert target.path.read_text() == "corrected by hand"
+    convert.convert(source, target, force=True)
+    check_same(widerface.read(root), coco.read(target.path))
+
+
+def test_an_export_without_a_part_for_training_has_none(photographs, tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / "valid" / kind).mkdir(parents=True)
+    (tmp_path / "valid/images/a.jpg").symlink_to(photographs[0])
+    (tmp_path / "valid/labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "README.dataset.txt").write_text("of a web service\n")
+    assert yolo.splits(tmp_path) == ["val"]
+
+
 def test_coco_names_pictures_so_that_others_find_them(tmp_path):
     root = make_widerface(tmp_path / "wider", 2)
     source = Place(name="widerface", path=root)
@@ -359,6 +399,27 @@ def test_photographs_get_labels(tmp_path):
     assert chips.code == 2 and "not to detect faces" in chips.err
     none = nnface("data", "label", "photos/broken.jpg", "--out", "yolo:z", cwd=tmp_path)
     assert none.code == 2 and not (tmp_path / "z").exists()
+    again = nnface("data", "label", "photos", "--with", "fast", "--out", "coco:draft.json", cwd=tmp_path)
+    assert again.code == 2 and "draft.json is there already" in again.err
+    assert len(coco.read(tmp_path / "draft.json")) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("one", "two", "--out", "yolo:y"), "would both be named IMG_1"),
+        (("one", "two", "--out", "voc:v"), "would both be named IMG_1"),
+        (("one/x.bmp", "--out", "widerface:w"), "is none of .jpg"),
+        (("one", "--out", "yolo:y", "--split", "foo"), "there is no split 'foo'"),
+    ],
+    ids=["yolo", "voc", "suffix", "split"],
+)
+def test_what_cannot_be_labelled_is_said_before_the_work(arguments, words, tmp_path):
+    for name in ("one/IMG_1.jpg", "two/IMG_1.jpg", "one/x.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("not looked at")
+    ended = nnface("data", "label", *arguments, "--with", "absent.onnx", cwd=tmp_path)  # a detector comes later
+    assert ended.code == 2 and words in ended.err and "absent" not in ended.err
 
 
 def test_own_data_in_every_format_trains(tmp_path):

@@ -383,6 +383,8 @@ def test_test_split_writes_what_the_challenge_takes(data, tmp_path):
     [
         (["--protocol", "huge"], "choose vga"),
         (["--json", "{tmp}/no/figures.json"], "the folder"),
+        (["--json", "{tmp}"], "it is a folder"),
+        (["--save", "{data}/tiny.onnx"], "there is a file of that name"),
         (["--truth", "{tmp}"], "wider_face_val.mat is not there"),
         (["--data", "{tmp}/absent"], "wider_face_val.mat is not there"),
         (["--data", "{tmp}", "--truth", "{data}/ground_truth"], "lacks 3 of 3 pictures"),

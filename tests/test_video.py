@@ -1,6 +1,8 @@
 """Videos: frames in order, JSON Lines a frame, annotated copies, broken files."""
 
 import json
+import os
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -86,6 +88,23 @@ def test_a_folder_says_which_videos_it_leaves_out(folder: Path, tmp_path: Path) 
     ended = nnface("detect", "in", "--model", folder / "bright.onnx", cwd=tmp_path)
     assert ended.code == 0 and [row["file"] for row in ended.rows] == ["in/a.png"]
     assert ended.err == "nnface: in: 1 video left out, the first below/clip.avi; name a video to have it looked at\n"
+
+
+def test_odd_names_of_videos(folder: Path, tmp_path: Path) -> None:
+    model = folder / "bright.onnx"
+    shutil.copy(folder / "clip.mp4", tmp_path / "12:30.mp4")  # for FFmpeg the beginning of a protocol
+    ended = nnface("detect", "12:30.mp4", "--model", model, cwd=tmp_path)
+    assert (ended.code, len(ended.rows)) == (0, FRAMES)
+    odd = os.fsdecode(b"b\xff.mp4")  # OpenCV would end the process
+    shutil.copy(folder / "clip.mp4", tmp_path / odd)
+    cv2.imwrite(str(tmp_path / "a.png"), squares(128, 96, (32, 32)))
+    ended = nnface("detect", odd, "a.png", "--model", model, "--json", "all.jsonl", cwd=tmp_path)
+    assert ended.code == 1 and ended.err.count("\n") == 1 and "UTF-8" in ended.err
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert "UTF-8" in rows[0]["error"] and rows[1]["faces"]
+    with pytest.raises(ImageError, match="UTF-8"):
+        VideoWriter(tmp_path / odd, 12)
+    assert len(list(Video(str(tmp_path / "12:30.mp4")))) == FRAMES
 
 
 def test_only_broken_videos_is_2(tmp_path: Path, folder: Path) -> None:

@@ -343,7 +343,8 @@ def _face_regions(
     rest = None if labels is None else _among(labels, numbers).astype(bool)
     heads = CELEBAMASK_LABELS.index("hair") in numbers
     if whole_faces:
-        for (x1, y1, x2, y2), size in zip(boxes.tolist(), sizes.tolist(), strict=True):
+        for number in np.argsort(-sizes, kind="stable"):  # where two overlap, the larger one's cells are the coarser
+            (x1, y1, x2, y2), size = boxes[number].tolist(), float(sizes[number])
             margin = (0.6 if heads else 0.3) * max(x2 - x1, y2 - y1)
             left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
             right, bottom = min(math.ceil(x2 + margin), faces.width), min(math.ceil(y2 + margin), faces.height)

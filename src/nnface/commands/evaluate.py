@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from nnface.commands.options import refuse_idle
+from nnface.commands.output import require_place
 from nnface.datasets import fairface as fairface_data
 from nnface.datasets import fddb as fddb_data
 from nnface.datasets.widerface_predictions import read_predictions, write_predictions
@@ -15,7 +16,7 @@ from nnface.errors import NnfaceError, UsageError
 from nnface.evaluation import fddb as fddb_benchmark
 from nnface.evaluation import widerface as benchmark
 from nnface.evaluation.figures import figures_json
-from nnface.files import write_atomic
+from nnface.files import make_folder, write_atomic
 from nnface.metrics.wider import Truth
 from nnface.report import require
 
@@ -431,6 +432,9 @@ def _check(json_file: str | None, save: Path | None) -> None:
     """Before hours of work: can the result be written?"""
     if save is not None:
         require()
+        make_folder(save)
+    if json_file not in (None, "-"):
+        require_place(json_file or "")
     if json_file not in (None, "-") and not Path(json_file or "").parent.is_dir():
         raise NnfaceError(
             f"cannot write {json_file}: the folder {Path(json_file or '').parent} does not exist; make it"

@@ -15,8 +15,10 @@ import numpy as np
 from nnface import draw, image
 from nnface.errors import NnfaceError, UsageError
 from nnface.files import atomic_path, make_folder, write_atomic
+from nnface.image import IMAGE_SUFFIXES
 from nnface.predict.segmenter import Segmenter
-from nnface.predict.source import Source
+from nnface.predict.source import VIDEOS, Source
+from nnface.predict.video import Frame
 from nnface.results import Faces
 
 
@@ -64,7 +66,7 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
     elif target == "-":
         yield JsonLines(sys.stdout.buffer, "to stdout")
     else:
-        _require_no_folder(target)
+        require_place(target)
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             yield JsonLines(file, target)
 
@@ -72,7 +74,8 @@ def json_lines(target: str | None) -> Iterator[JsonLines | None]:
 class CsvRows:
     """Attributes as FairFace's predict.py writes them: a row a face, scores as a list in one field.
 
-    At the end of a row stands what predict.py does not have: whether each answer is certain, True or False.
+    At the end of a row stands what predict.py does not have: whether each answer is certain, True or False, and of a
+    video the frame and its time in seconds.
     """
 
     def __init__(self, file: IO[str], heads: Iterable[str]) -> None:
@@ -80,10 +83,11 @@ class CsvRows:
         self._heads = list(heads)
         scores = [f"{head}_scores_fair" for head in self._heads]
         certain = [f"{head}_certain" for head in self._heads]
-        self._writer.writerow(["file", "face", "x1", "y1", "x2", "y2", *self._heads, *scores, *certain])
+        columns = ["file", "face", "x1", "y1", "x2", "y2", *self._heads, *scores, *certain, "frame", "time"]
+        self._writer.writerow(columns)
 
-    def write(self, name: str, faces: Faces) -> None:
-        """The faces of a picture; one without attributes (too small) has empty fields."""
+    def write(self, name: str, faces: Faces, frame: Frame | None = None) -> None:
+        """The faces of a picture or frame; one without attributes (too small) has empty fields."""
         for number, face in enumerate(faces):
             told = face.attributes or {}
             labels = [told[head].label if head in told else "" for head in self._heads]
@@ -95,7 +99,8 @@ class CsvRows:
             name = name.encode(errors="backslashreplace").decode()
             certain = [str(told[head].certain) if head in told else "" for head in self._heads]
             place = (round(float(v), 2) for v in face.box)
-            self._writer.writerow([name, number, *place, *labels, *lists, *certain])
+            moment = ["", ""] if frame is None else [frame.index, frame.time]
+            self._writer.writerow([name, number, *place, *labels, *lists, *certain, *moment])
 
 
 @contextmanager
@@ -110,15 +115,21 @@ def csv_rows(target: str | None, heads: Iterable[str]) -> Iterator[CsvRows | Non
     elif target == "-":
         yield CsvRows(sys.stdout, heads)
     else:
-        _require_no_folder(target)
+        require_place(target)
         with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             yield CsvRows(file, heads)
 
 
-def _require_no_folder(target: str) -> None:
-    """Said before the work, not after."""
+def require_place(target: str) -> None:
+    """Before the work: can a table or JSON be meant to go there?
+
+    Raises:
+        UsageError: it is a folder, or has the name of a picture or video, as in ``--json *.jpg``.
+    """
     if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
         raise UsageError(f"cannot write {target}: it is a folder; name a file")
+    if Path(target).suffix.lower() in IMAGE_SUFFIXES | VIDEOS:
+        raise UsageError(f"cannot write {target}: that is a name for a picture or video; name another file")
 
 
 def listed(paths: Iterable[str]) -> list[str]:

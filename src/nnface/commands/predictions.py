@@ -135,7 +135,7 @@ def predict(
                 if lines and (result.faces is not None or result.error):
                     lines.write(result.row())
                 if rows and result.faces is not None:
-                    rows.write(result.source.path, result.faces)
+                    rows.write(result.source.path, result.faces, result.frame)
                 if table:
                     table.add(result)
                 advance()

@@ -120,16 +120,18 @@ def write(
 ) -> None:
     """Write a split. Raises as the form's writer does."""
     if target.name == "coco":
+        refuse(target.path, force)
         coco.write(target.path, samples)
     else:
         writer = {"widerface": widerface.write, "yolo": yolo.write, "voc": voc.write}[target.name]
         writer(target.path, split, samples, copy=copy, force=force)
 
 
-def check(target: Place, split: str, force: bool) -> None:
-    """Before long work: may ``split`` be written there?
+def check(target: Place, split: str, samples: Sequence[DetectionSample], force: bool) -> None:
+    """Before long work: may these pictures, whose labels are still to be found, be written there as ``split``?
 
     Raises:
+        DataError: the form has no such split, not their suffix, or no two names for them.
         NnfaceError: labels are there already, or the folder of a COCO file is not there.
     """
     if target.name == "coco":
@@ -137,7 +139,12 @@ def check(target: Place, split: str, force: bool) -> None:
             raise NnfaceError(
                 f"cannot write {target.path}: the folder {target.path.parent} does not exist; make it first"
             )
+        refuse(target.path, force)
         return
+    if target.name == "voc":
+        voc.written(samples)
+    else:
+        {"widerface": widerface.written, "yolo": yolo.written}[target.name](split, samples)
     marks = {
         "widerface": Path("wider_face_split", f"wider_face_{split}_bbx_gt.txt"),
         "yolo": Path("labels", split),

@@ -217,6 +217,18 @@ def splits(root: str | Path) -> list[str]:
     ]
 
 
+def written(split: str, samples: Sequence[DetectionSample]) -> list[str]:
+    """The pictures' names below ``images`` in a split that is written.
+
+    Raises:
+        DataError: another split, a picture that the layout has no suffix for, or two of one name.
+    """
+    if split not in SPLITS:
+        raise DataError(f"WIDER FACE has no split {split!r} with boxes; the splits are {', '.join(SPLITS)}")
+    names = placing.names(samples, {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg"}, SUFFIXES)
+    return [name if "/" in name else f"0--Photos/{name}" for name in names]
+
+
 def write(
     root: str | Path, split: str, samples: Sequence[DetectionSample], *, copy: bool = False, force: bool = False
 ) -> None:
@@ -236,13 +248,10 @@ def write(
         DataError: another split, a picture that the layout has no suffix for, or two of one name.
         NnfaceError: the split is there already, or cannot be written.
     """
-    if split not in SPLITS:
-        raise DataError(f"WIDER FACE has no split {split!r} with boxes; the splits are {', '.join(SPLITS)}")
     root = Path(root)
+    names = written(split, samples)
     text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     refuse(text, force)
-    names = placing.names(samples, {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg"}, SUFFIXES)
-    names = [name if "/" in name else f"0--Photos/{name}" for name in names]
     placing.place(samples, [root / f"WIDER_{split}" / "images" / name for name in names], copy=copy)
     rows, points = [], []
     for name, sample in zip(names, samples, strict=True):

@@ -37,7 +37,8 @@ class Video:
     """A video file, or a camera by its number as ``camera:0``: iterate over it for the frames.
 
     Raises:
-        ImageError: it is not there, or not a video that this OpenCV reads; while iterating: no frame could be read.
+        ImageError: it is not there, or not a video that this OpenCV reads, or its name is not UTF-8; while iterating:
+            no frame could be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -45,7 +46,7 @@ class Video:
         self.camera = camera = is_camera(path)
         if not camera and not Path(path).is_file():
             raise ImageError(f"{path}: no such file")
-        self._capture = cv2.VideoCapture(int(path[7:]) if camera else path)
+        self._capture = cv2.VideoCapture(int(path[7:]) if camera else _for_opencv(path))
         if not self._capture.isOpened():
             self._capture.release()
             what = "no such camera" if camera else "not a video that can be read"
@@ -81,6 +82,20 @@ class Video:
         return told if index and math.isfinite(told) and told > last else max(last, index / self.fps)
 
 
+def _for_opencv(path: str | Path) -> str:
+    """The name that OpenCV is told. From the root on: FFmpeg inside it would take ``12:30.mp4`` for a protocol.
+
+    Raises:
+        ImageError: it is not UTF-8, of which OpenCV would die.
+    """
+    place = os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
+    try:
+        place.encode()
+    except UnicodeEncodeError as error:
+        raise ImageError(f"{path}: of videos the whole path has to be UTF-8; rename it") from error
+    return place
+
+
 class VideoWriter:
     """Writes an MP4 (MPEG-4 part 2), whole or not at all; a context manager.
 
@@ -90,12 +105,14 @@ class VideoWriter:
         endless: for a camera, which ends by Ctrl-C alone: what is there then is the whole.
 
     Raises:
-        NnfaceError: the folder cannot be written, the disk is full, or this OpenCV cannot write videos.
+        NnfaceError: the folder cannot be written, a name is not UTF-8, the disk is full, or this OpenCV cannot write
+            videos.
     """
 
     def __init__(self, path: Path, fps: float, endless: bool = False) -> None:
         self.path, self.fps, self.endless = path, fps, endless
         self._writer: cv2.VideoWriter | None = None
+        _for_opencv(path)
         self._exit = contextlib.ExitStack()
         self._temporary = self._exit.enter_context(atomic_path(path))
         self._count = 0
@@ -125,7 +142,7 @@ class VideoWriter:
         if self._writer is None:
             fourcc = cv2.VideoWriter.fourcc(*"mp4v")
             size = (image.shape[1], image.shape[0])
-            self._writer = cv2.VideoWriter(str(self._temporary), fourcc, self.fps, size)
+            self._writer = cv2.VideoWriter(_for_opencv(self._temporary), fourcc, self.fps, size)
             if not self._writer.isOpened():
                 raise NnfaceError(f"cannot write {self.path}: this OpenCV has no encoder for MP4 videos")
         self._writer.write(image)
@@ -133,7 +150,7 @@ class VideoWriter:
 
     def _readable(self) -> int:
         """The frames that what was written says it has: OpenCV writes on in silence where a disk is full."""
-        capture = cv2.VideoCapture(str(self._temporary))
+        capture = cv2.VideoCapture(_for_opencv(self._temporary))
         try:
             return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         finally:

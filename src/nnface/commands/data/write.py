@@ -72,16 +72,17 @@ def label(
     """
     from nnface.curate import convert as work
     from nnface.curate.label import label as draft
+    from nnface.curate.label import unlabelled
     from nnface.datasets.samples import DetectionSample
     from nnface.predict.detector import Detector
     from nnface.predict.source import expand
     from nnface.runtime.onnx import physical_cores
 
     place = work.place(target)
-    work.check(place, split, force)  # before the work, which would be in vain
     sources, problems = expand(paths)
     problems += [f"{source.path} is no picture, so it gets no labels" for source in sources if source.kind != "picture"]
     sources = [source for source in sources if source.kind == "picture"]
+    work.check(place, split, [unlabelled(source) for source in sources], force)
     detector = Detector(model, device=device, threads=1, size=size)
     least = detector.min_score if min_score is None else min_score
     detector.min_score = least / 2 if ignore_score is None else ignore_score

@@ -49,7 +49,7 @@ def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
     folder = _annotations(root)
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     if listed.is_file():
-        keys = [line.split()[0] for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        keys = [_key(folder, line.strip()) for line in listed.read_text("utf-8").splitlines() if line.strip()]
     elif split == "train" or not splits(root):
         keys = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.xml"))
     else:
@@ -60,6 +60,11 @@ def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
         if key.startswith("/") or ".." in key.split("/"):
             raise DataError(f"{listed}: the name {key[:60]!r} leads out of the data set")
     return [_sample(root, folder, key) for key in keys]
+
+
+def _key(folder: Path, line: str) -> str:
+    """The name that a line of a list begins with; VOC's own lists of one class go on with a number."""
+    return line if (folder / f"{line}.xml").is_file() else line.split()[0]
 
 
 def _annotations(root: Path) -> Path:
@@ -115,6 +120,15 @@ def _picture(root: Path, xml: Path, key: str, name: str) -> Path:
     raise DataError(f"the picture of {xml} is not there: no {name or key} in JPEGImages or images beside it")
 
 
+def written(samples: Sequence[DetectionSample]) -> list[str]:
+    """The pictures' names below ``JPEGImages`` in a set that is written.
+
+    Raises:
+        DataError: two pictures of one name, or a file that has no picture's suffix.
+    """
+    return names(samples, {}, IMAGE_SUFFIXES)
+
+
 def write(
     root: str | Path, split: str, samples: Sequence[DetectionSample], *, copy: bool = False, force: bool = False
 ) -> None:
@@ -137,7 +151,7 @@ def write(
     root = Path(root)
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     refuse(listed, force)
-    files = names(samples, {}, IMAGE_SUFFIXES)
+    files = written(samples)
     keys = [file.rsplit(".", 1)[0] for file in files]
     for key in keys:
         refuse(root / "Annotations" / f"{key}.xml", force)

@@ -77,7 +77,8 @@ def _folders(root: Path, split: str) -> tuple[Path, Path] | None:
         ):
             if images.is_dir() and labels.is_dir():
                 return images, labels
-    divided = any((root / "images" / name).is_dir() for names in _SPLITS.values() for name in names)
+    parts = [name for names in _SPLITS.values() for name in names]
+    divided = any((root / "images" / part).is_dir() or (root / part / "images").is_dir() for part in parts)
     if split != "train" or divided:
         return None
     if (root / "images").is_dir() and (root / "labels").is_dir():
@@ -139,6 +140,17 @@ def _rows(text: Path) -> Iterator[tuple[list[float], NDArray[np.float64]]]:
         yield row[1:5].tolist(), points
 
 
+def written(split: str, samples: Sequence[DetectionSample]) -> list[str]:
+    """The pictures' names below ``images/SPLIT`` in a set that is written.
+
+    Raises:
+        DataError: another split, two pictures of one name, or a suffix that other trainers do not take.
+    """
+    if split not in _SPLITS:
+        raise DataError(f"there is no split {split!r}; the splits are {', '.join(_SPLITS)}")
+    return names(samples, {}, IMAGE_SUFFIXES)
+
+
 def write(
     root: str | Path, split: str, samples: Sequence[DetectionSample], *, copy: bool = False, force: bool = False
 ) -> None:
@@ -160,12 +172,10 @@ def write(
         ImageError: a picture that cannot be read: its size is needed.
         NnfaceError: the split is there already, with other pictures, or cannot be written.
     """
-    if split not in _SPLITS:
-        raise DataError(f"there is no split {split!r}; the splits are {', '.join(_SPLITS)}")
     root = Path(root)
+    files = written(split, samples)
     images, labels, ignored = (root / kind / split for kind in ("images", "labels", "ignored"))
     refuse(labels, force)
-    files = names(samples, {}, IMAGE_SUFFIXES)
     keys = {file.rsplit(".", 1)[0] for file in files}
     for folder in (images, labels, ignored):
         for other in folder.rglob("*"):

@@ -11,6 +11,7 @@ import nnface
 from conftest import shared
 from nnface.effects import COLORS, PARTS, blur, parse_color, part_labels, recolor
 from nnface.errors import UsageError
+from nnface.geometry.boxes import iou
 from nnface.results import Faces
 from nnface.spec import CELEBAMASK_LABELS
 
@@ -259,6 +260,16 @@ def test_overlapping_faces_leave_nothing_of_either() -> None:
             assert _detail(result, _ellipse(160, 200, box)) < 6
 
 
+def test_the_order_of_overlapping_faces_changes_nothing() -> None:
+    image = _noise(8, 400, 400)
+    boxes = [(100, 100, 300, 300), (250, 230, 310, 290)]
+    labels = np.where(_ellipse(400, 400, boxes[0]) | _ellipse(400, 400, boxes[1]), SKIN, 0).astype(np.uint8)
+    one, other = (
+        blur(image, _faces(400, 400, *order), labels=labels, mode="pixelate") for order in (boxes, boxes[::-1])
+    )
+    assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     "box",
     [(np.nan,) * 4, (5, 5, 5, 5), (9, 9, 3, 3), (-1e30, -1e30, 1e30, 1e30), (500, 500, 600, 600), (3, 3, 4, 5)],
@@ -362,9 +373,12 @@ def test_a_detector_finds_no_blurred_astronaut(model: str, min_score: float | No
     path = shared("reference/photos/astronaut.png")
     detector = nnface.Detector(model, threads=1, min_score=min_score)
     faces = detector(path)
-    assert len(faces) == 1 and faces[0].score > 0.8
+    head = faces.boxes[:1]
+    assert faces[0].score > 0.8
+    assert (iou(head, faces.boxes) > 0.3).sum() == 1  # `accurate` takes a badge on the suit for a second face
     for mode in ("blur", "pixelate"):
-        assert not len(detector(blur(path, faces, mode=mode)))  # type: ignore[arg-type]
+        left = detector(blur(path, faces, mode=mode))  # type: ignore[arg-type]
+        assert not (iou(head, left.boxes) > 0.3).any()
 
 
 def test_the_colours_are_those_of_css() -> None:

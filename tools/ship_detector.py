@@ -7,10 +7,11 @@ NAME is the zoo's name (``default``, ``fast``, ``accurate``). ``--size`` is the 
 names none, in place of the recipe's; ``--recipe`` the name of the shipped recipe, where the run's own was another.
 Weights are stored in 16 bits.
 
-``--chosen`` is the COCO file of WIDER FACE train whose fixed tenth was kept for choosing: the recommended score is the
-lowest at which 95 of 100 boxes there are faces, over faces higher than 30 pixels, at the model's own size. Hold-out
-figures are taken from results/widerface-holdout.json, where it has them; measure with benchmarks/peers.py after the
-first call, then call again. The card (zoo/weights/NAME.md) is written by hand, its tables by benchmarks/tables.py.
+``--chosen`` (which may be repeated) is a COCO file of boxes by people whose fixed tenth was kept for choosing: the
+recommended score is the lowest at which 95 of 100 boxes there are faces, over faces higher than 30 pixels, at the
+model's own size. Hold-out figures are taken from results/widerface-holdout.json, where it has them; measure with
+benchmarks/peers.py after the first call, then call again. The card (zoo/weights/NAME.md) is written by hand, its tables
+by benchmarks/tables.py.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("model", type=Path)
-    parser.add_argument("--chosen", type=Path, required=True)
+    parser.add_argument("--chosen", type=Path, required=True, action="append")
     parser.add_argument("--size", type=int)
     parser.add_argument("--recipe")
     options = parser.parse_args()
@@ -82,7 +83,7 @@ def main():
     assert spec.detection is not None
     if options.size is not None:
         spec = replace(spec, input=replace(spec.input, size=options.size))
-    samples = split(coco.read(options.chosen))[1]
+    samples = [sample for path in options.chosen for sample in split(coco.read(path))[1]]
     score, precision, recall = recommended_score(Detector(TorchRunner(module, spec), min_score=0.05), samples)
     print(f"score {score:.2f}: precision {precision:.3f}, recall {recall:.3f} on {len(samples)} pictures")
     figures = {f"widerface/tenth/{name}": value for name, value in spec.figures.items() if "@" in name}

@@ -433,9 +433,8 @@ def _check(json_file: str | None, save: Path | None) -> None:
     if save is not None:
         require()
         make_folder(save)
-    if json_file not in (None, "-"):
-        require_place(json_file or "")
-    if json_file not in (None, "-") and not Path(json_file or "").parent.is_dir():
-        raise NnfaceError(
-            f"cannot write {json_file}: the folder {Path(json_file or '').parent} does not exist; make it"
-        )
+    if json_file is None or json_file == "-":
+        return
+    require_place(json_file)
+    if not (parent := Path(json_file).parent).is_dir():
+        raise NnfaceError(f"cannot write {json_file}: the folder {parent} does not exist; make it")

@@ -2,12 +2,15 @@
 """Measure classifiers on the hold-out of fairface-dev, and write results/fairface-holdout.json.
 
     python benchmarks/attributes.py --data fairface-dev [--model attributes]... [--detector default] [--limit N]
+        [--tenth]
 
 For each model: accuracies of race, gender and age with Wilson intervals; the same after the chip was placed into a
 larger scene, found by the detector, aligned and cut out again, and the same by the detector's box alone, which is what
 alignment is worth; the share of faces whose labels stay the same where the crop is shifted by 5 % to each side or
 scaled by 5 %; faces a second at batch 32 on the threads given, and of the models named with --beside, in the same run
 (the reference: `nnface import fairface`, then `nnface export`).
+
+--tenth takes the tenth of `train` that is kept for choosing instead, and writes nothing.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import numpy as np
 
 from nnface import Classifier, Detector, read_image
 from nnface.datasets import fairface
+from nnface.datasets.samples import split
 from nnface.evaluation import fairface as benchmark
 from nnface.files import write_atomic
 from nnface.metrics.fairness import Share, accuracy
@@ -140,8 +144,10 @@ def main():
     parser.add_argument("--detector", default="default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, help="only the first N faces, to try the script out; writes nothing")
+    parser.add_argument("--tenth", action="store_true", help="the tenth kept for choosing; writes nothing")
     options = parser.parse_args()
-    samples = fairface.read(options.data, "val")[: options.limit]
+    samples = split(fairface.read(options.data))[1] if options.tenth else fairface.read(options.data, "val")
+    samples = samples[: options.limit]
     images = [read_image(s.path) for s in samples]
     detector = Detector(options.detector, threads=options.threads)
     names = options.model or ["attributes"]
@@ -153,7 +159,7 @@ def main():
     }
     text = json.dumps(report, indent=1)
     print(text)
-    if options.limit is None:
+    if options.limit is None and not options.tenth:
         write_atomic(RESULTS, text + "\n")
 
 

@@ -18,7 +18,7 @@ from conftest import shared
 from nnface.errors import ModelFileError, UsageError
 from nnface.export.onnx import export
 from nnface.export.published import import_checkpoint
-from nnface.geometry.align import chip_of_box, chip_of_landmarks, similarity
+from nnface.geometry.align import between, chip_of_box, chip_of_landmarks, similarity
 from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.analyzer import Analyzer
@@ -92,6 +92,33 @@ def test_the_landmarks_come_to_lie_on_the_template(small):
     landmarks = np.array(template) @ matrix.T + (50, 20)
     transform = chip_of_landmarks(landmarks, template, 96)
     np.testing.assert_allclose(landmarks @ transform[:, :2].T + transform[:, 2], 96 * np.array(template), atol=1e-6)
+
+
+@given(st.floats(0, 1), st.floats(-3, 3), st.floats(0.1, 9), st.floats(0.1, 9), st.floats(-500, 500))
+def test_a_chip_between_two_others(share, turn, scale, scale_2, x):
+    def place(scale, turn, centre):
+        matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        return np.column_stack([matrix, np.array([48, 48]) - matrix @ centre])
+
+    first, second = np.array([x, 20.0]), np.array([7.0, -x])
+    expected = place(scale ** (1 - share) * scale_2**share, turn, (1 - share) * first + share * second)
+    found = between(place(scale, turn, first), place(scale_2, 0.3, second), share, 96)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * max(1, abs(x)) * scale * scale_2)
+
+
+def test_a_chip_lies_between_the_landmarks_place_and_the_box(small):
+    network, spec = small
+    template, margin = spec.alignment.points, spec.alignment.margin
+    picture = noise(100, 200)
+    points = (np.array(template, np.float32) * 60 + (20, 30))[None]  # a chip from (20, 30) to (80, 90)
+    side = 60 / (1 + 2 * margin)
+    box = [66 - side / 2, 60 - side / 2, 66 + side / 2, 60 + side / 2]  # one that lies 16 to the right
+    for share, left in ((0.0, 20), (0.5, 28), (1.0, 36)):
+        alignment = replace(spec.alignment, box_share=share)
+        classifier = Classifier(TorchRunner(network, replace(spec, alignment=alignment)))
+        chip = classifier.chips(picture, faces_of(box, landmarks=points))[0]
+        expected = warp(picture, chip_of_box(np.array([left, 30, left + 60, 90]), 0.0, 96), 96)
+        assert np.abs(chip.astype(int) - expected).max() <= 1
 
 
 def test_a_box_of_the_whole_picture_is_the_resized_picture():

@@ -21,6 +21,7 @@ from nnface import Detector
 from nnface.datasets import widerface
 from nnface.errors import DeviceError, ModelFileError, RecipeError, TrainingError, UsageError
 from nnface.export.onnx import export
+from nnface.files import locked
 from nnface.metrics import wider
 from nnface.models import file as model_file
 from nnface.models.create import create
@@ -155,6 +156,15 @@ def test_interrupted_saves_its_state_and_says_130(small, data, tmp_path, unbroke
     assert not list(out.glob(".*part*"))
     assert run(small, data, out, "--resume").returncode == 0
     assert same(out / "last.safetensors", unbroken / "last.safetensors")
+
+
+def test_two_processes_do_not_train_in_one_folder(small, data, unbroken):
+    before = (unbroken / "metrics.jsonl").read_bytes()
+    with locked(unbroken):
+        done = run(small, data, unbroken, "--resume")
+    assert done.returncode == 2
+    assert f"another nnface is writing {unbroken}" in done.stderr
+    assert (unbroken / "metrics.jsonl").read_bytes() == before
 
 
 def test_loader_processes_change_nothing(small, data, tmp_path, unbroken):

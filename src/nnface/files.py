@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,6 +65,44 @@ def make_folder(folder: str | Path) -> None:
         raise NnfaceError(f"cannot make the folder {folder}: there is a file of that name; name another") from error
     except OSError as error:
         raise NnfaceError(f"cannot make the folder {folder}: {error.strerror or error}; name another") from error
+
+
+@contextmanager
+def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other processes of nnface out of a folder until the end, however it comes; a kill ends it too.
+
+    Where the system or the file system has no such locks (Windows, some network drives), nothing is kept out.
+
+    Args:
+        folder: is there.
+        patience: seconds to wait for another one to end. The lock is also its child processes', which after a kill
+            live a little longer.
+
+    Raises:
+        NnfaceError: another one is at work there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise NnfaceError(f"another nnface is writing {folder}; wait for it to end") from error
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sha256(path: str | Path) -> str:

@@ -158,6 +158,10 @@ class AlignmentSpec:
     points: tuple[tuple[float, float], ...]
     margin: float = 0.25
     """Where there are no landmarks: the box's longer side is enlarged by this share on each side."""
+    box_share: float = 0.0
+    """Where there are both: how much the chip by the box counts for the chip's middle and side, 0 to 1, beside the one
+    by the landmarks, which alone turn it. They err apart: landmarks, say, along the width of a face seen from the side.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +327,7 @@ class _Reader:
         return AlignmentSpec(
             points=tuple((x, y) for x, y in pairs),
             margin=self.number(fields.get("margin", 0.25), "alignment.margin", 0, 4),
+            box_share=self.number(fields.get("box_share", 0.0), "alignment.box_share", 0, 1),
         )
 
     # The smallest parts, each with the field's name for the error.

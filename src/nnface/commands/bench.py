@@ -15,6 +15,7 @@ from nnface.predict.detector import Size
 from nnface.predict.source import expand
 
 _NUMBERS = "1,2,4"
+_MOST = 1024
 
 
 @click.command()
@@ -76,6 +77,6 @@ def _pictures(paths: tuple[str, ...]) -> list[str]:
 
 def _numbers(option: str, text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
-        raise UsageError(f"{option} is {text!r}; it must be numbers from 1 on, such as {_NUMBERS}")
+    if not all(part.isdecimal() and 1 <= int(part) <= _MOST for part in parts):
+        raise UsageError(f"{option} is {text!r}; it must be numbers from 1 to {_MOST}, such as {_NUMBERS}")
     return [int(part) for part in parts]

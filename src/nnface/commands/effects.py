@@ -13,17 +13,17 @@ import cv2
 from nnface import effects
 from nnface.commands import output
 from nnface.commands.options import detecting, running
+from nnface.commands.plan import plan
 from nnface.errors import ModelFileError, NnfaceError, UsageError
 from nnface.files import make_folder
 from nnface.image import Pixels, read
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import BATCH, Segmenter
 from nnface.predict.segmenter import PARTS as LABELS
-from nnface.predict.source import Source, expand
+from nnface.predict.source import Source
 from nnface.predict.stream import ordered
 from nnface.predict.video import Frame, Video, VideoWriter
 from nnface.results import Faces
-from nnface.runtime.onnx import physical_cores
 
 Effect: TypeAlias = Callable[[Pixels], tuple[Pixels, Faces]]
 """A picture to its changed copy and the faces that were found in it."""
@@ -226,28 +226,20 @@ def _apply(
 ) -> int:
     """Write a copy of each source, made by what ``make`` opens with so many threads, and say what was done."""
     terminal = sys.stdout.isatty()
-    notes: list[str] = []
-    sources, problems = expand(paths, notes)
-    for sentence in (*problems, *notes):
-        output.say(sentence)
-    if not sources:
+    todo = plan(paths, threads)
+    if not todo.sources:
         return 2
-    if folder is None and not all(source.named for source in sources):
+    if folder is None and not all(source.named for source in todo.sources):
         raise UsageError("the copies of a folder's pictures need a folder of their own: name one with --out DIR")
-    places = output.targets(sources, folder, word)
-    workers = threads or physical_cores()
-    one = len(sources) == 1 and sources[0].kind == "picture"
-    if not one:
-        cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
-    effect = make(workers if one else 1)
+    work = list(zip(todo.sources, output.targets(todo.sources, folder, word), strict=True))
+    effect = make(todo.threads)
     if folder:  # before the work, which would be in vain
         make_folder(folder)
-    total = None if any(source.kind != "picture" for source in sources) else len(sources)
-    done, failed = 0, len(problems)
+    done = failed = 0
     with ExitStack() as stack:
         lines = None if terminal else stack.enter_context(output.json_lines("-"))
-        advance = stack.enter_context(output.progress(word, total, hidden=terminal and one))
-        results = _results(effect, list(zip(sources, places, strict=True)), 1 if one else workers, force, advance)
+        advance = stack.enter_context(output.progress(word, todo.total, hidden=terminal and todo.single))
+        results = _results(effect, work, todo.workers, force, advance)
         try:
             for result in stack.enter_context(closing(results)):
                 if result.error is not None:
@@ -260,10 +252,10 @@ def _apply(
                 if lines:
                     lines.write(result.row())
         except KeyboardInterrupt:
-            if sources[-1].kind != "camera":
+            if not todo.endless:
                 raise
-            return 130  # a camera has no other end: what there is, is kept
-    return 0 if not failed else 1 if done else 2
+            return 130  # what there is, is kept
+    return todo.exit_code(done, failed)
 
 
 def _results(

@@ -7,22 +7,20 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-import cv2
-
 from nnface import draw
 from nnface.commands import output
 from nnface.commands.parquet import Parquet, run
+from nnface.commands.plan import plan
 from nnface.commands.terminal import FaceTable, Result
 from nnface.errors import ImageError, ModelFileError, NnfaceError
 from nnface.files import make_folder
 from nnface.predict.analyzer import Analyzer
 from nnface.predict.detector import Detector
 from nnface.predict.segmenter import HEAD, Segmenter
-from nnface.predict.source import Source, expand
+from nnface.predict.source import Source
 from nnface.predict.stream import Failure, ordered, pictures, video
 from nnface.predict.video import Video, VideoWriter
 from nnface.results import Faces
-from nnface.runtime.onnx import physical_cores
 from nnface.scale.job import Job
 
 
@@ -98,19 +96,12 @@ def predict(
     if parquet is not None:
         return run(job, paths, parquet, batch, threads)
     terminal = sys.stdout.isatty()
-    notes: list[str] = []
-    sources, problems = expand(paths, notes)
-    for sentence in (*problems, *notes):
-        output.say(sentence)
-    if not sources:
+    todo = plan(paths, threads)
+    if not todo.sources:
         return 2
     with ExitStack() as stack:
         lines = stack.enter_context(output.json_lines(json_file or (None if terminal or csv_file else "-")))
-        workers = threads or physical_cores()
-        one = len(sources) == 1 and sources[0].kind == "picture"
-        if not one:
-            cv2.setNumThreads(1)  # the workers take up the cores; OpenCV's own threads would be in their way
-        detector = job.open(workers if one else 1)
+        detector = job.open(todo.threads)
         if job.device != "cpu":
             output.say(f"running on {job.device}")
         for folder in filter(None, (folders.drawn, folders.labels, folders.soft)):
@@ -118,14 +109,13 @@ def predict(
         automatic = terminal and json_file is None and csv_file is None
         heads = detector.classifier.heads if isinstance(detector, Analyzer) and detector.classifier else ()
         rows = stack.enter_context(output.csv_rows(csv_file, heads))
-        work = list(zip(sources, folders.copies(sources, automatic), strict=True))
-        table = FaceTable(sources) if automatic else None
+        work = list(zip(todo.sources, folders.copies(todo.sources, automatic), strict=True))
+        table = FaceTable(todo.sources) if automatic else None
         if table:
             stack.callback(table.show)
-        total = None if any(source.kind != "picture" for source in sources) else len(sources)
-        advance = stack.enter_context(output.progress("faces", total, hidden=terminal and json_file == "-"))
-        results = _results(detector, work, 1 if one else workers, batch, force)
-        done, failed = 0, len(problems)
+        advance = stack.enter_context(output.progress("faces", todo.total, hidden=terminal and json_file == "-"))
+        results = _results(detector, work, todo.workers, batch, force)
+        done = failed = 0
         try:
             for result in stack.enter_context(closing(results)):
                 done += result.faces is not None
@@ -140,10 +130,10 @@ def predict(
                     table.add(result)
                 advance()
         except KeyboardInterrupt:
-            if sources[-1].kind != "camera":
+            if not todo.endless:
                 raise
-            return 130  # a camera has no other end: what there is, is kept
-    return 0 if not failed else 1 if done else 2
+            return 130  # what there is, is kept
+    return todo.exit_code(done, failed)
 
 
 def _results(

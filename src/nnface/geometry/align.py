@@ -52,6 +52,23 @@ def chip_of_landmarks(
     return similarity(landmarks, np.asarray(template, np.float64) * size)
 
 
+def between(first: Transform, second: Transform, share: float, size: int) -> Transform:
+    """The chip whose middle and side lie between those of two others, turned as the first.
+
+    Args:
+        first: from the picture to a chip of ``size`` pixels; turn, scale and shift.
+        second: likewise.
+        share: how much the second counts, 0 to 1. Sides are weighed as logarithms.
+        size: of the chips.
+    """
+    middle = size / 2 * (1 + 1j)
+    (turn, shift), (turn_2, shift_2) = ((complex(t[0, 0], t[1, 0]), complex(t[0, 2], t[1, 2])) for t in (first, second))
+    centre = (1 - share) * (middle - shift) / turn + share * (middle - shift_2) / turn_2  # in the picture
+    factor = turn * (abs(turn_2) / abs(turn)) ** share
+    start = middle - factor * centre
+    return np.array([[factor.real, -factor.imag, start.real], [factor.imag, factor.real, start.imag]])
+
+
 def chip_of_box(box: NDArray[np.floating], margin: float, size: int) -> Transform | None:
     """From the picture to a chip of ``size`` pixels that shows the box, made square and enlarged by a margin.
 

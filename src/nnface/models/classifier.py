@@ -29,7 +29,9 @@ IMAGENET_INPUT = InputSpec(
 COMPACT_INPUT = replace(IMAGENET_INPUT, size=96, width=96, height=96, color="bgr", mean=(127.5,) * 3, std=(64.0,) * 3)
 
 FAIRFACE_ALIGNMENT = AlignmentSpec(
-    points=((0.323, 0.317), (0.677, 0.317), (0.5, 0.523), (0.351, 0.683), (0.649, 0.683)), margin=0.02
+    points=((0.323, 0.317), (0.677, 0.317), (0.5, 0.523), (0.351, 0.683), (0.649, 0.683)),
+    margin=0.02,
+    box_share=0.5,
 )
 """FairFace's chips of padding 0.25, which dlib cut: medians of what our detector finds in them and in their mirror
 images (``tools/fit_alignment.py``). dlib's own mean face has its eyes at 0.318 and 0.669, 0.314."""

@@ -11,7 +11,6 @@ found out.
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nnface.errors import DataError, NnfaceError, UsageError
-from nnface.files import sha256, write_atomic
+from nnface.files import locked, sha256, write_atomic
 from nnface.scale.job import Job
 from nnface.scale.pictures import Pictures
 from nnface.scale.shard import Row, Shard, decode, facts
@@ -125,7 +124,7 @@ def opened(path: str | Path, manifest: Manifest) -> Iterator[Output]:
         raise UsageError(f"{path} is a file; --to makes a folder of Parquet files, so name another one") from error
     except OSError as error:
         raise NnfaceError(f"cannot make the folder {path}: {error.strerror or error}") from error
-    with _locked(folder):
+    with locked(folder):
         yield _begin(folder, manifest)
 
 
@@ -225,21 +224,3 @@ def _shards(folder: Path, manifest: Manifest) -> dict[int, int]:
 
 def _name(number: int) -> str:
     return f"part-{number:05}.parquet"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out until the end, however it comes; where the system has no such locks, do not."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise NnfaceError(f"another nnface is writing {folder}; wait for it to end") from error
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -27,11 +27,15 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from nnface.errors import DeviceError, RecipeError, TrainingError
+from nnface.files import locked
 from nnface.models import file as model_file
 from nnface.training.recipe import Loop, Recipe, Schedule, dump
 from nnface.training.recipe import Optimizer as OptimizerPart
 from nnface.training.state import RunFolder, State
 from nnface.training.task import Task
+
+_PATIENCE = 10.0
+"""Seconds that a resume waits for a killed run's loader processes, which look every 5 whether their parent lives."""
 
 
 class Writer(Protocol):
@@ -56,6 +60,7 @@ def train(
         tensorboard: write events to ``out`` as well.
 
     Raises:
+        NnfaceError: another process trains in the run folder.
         TrainingError: the run folder does not fit or cannot be written, or the loss is not finite (the pictures are
             named).
         RecipeError: the batch does not divide by processes and accumulated parts.
@@ -82,7 +87,7 @@ class _Place(NamedTuple):
 
 def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool, tensorboard: bool) -> Path:
     """Train as :func:`train` says, in a group of processes that was joined already."""
-    place, rank, world = here
+    _, rank, world = here
     if recipe.loop.batch % (shares := world * recipe.loop.accumulate):
         raise RecipeError(
             f"loop.batch {recipe.loop.batch} does not divide by {shares} processes times accumulated parts"
@@ -92,7 +97,14 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
         folder.check(text, task.fingerprint())
     elif rank == 0:
         folder.begin(text, task.fingerprint())
-    writer = _tensorboard(out) if tensorboard and rank == 0 else None
+    with locked(out, _PATIENCE) if rank == 0 else nullcontext():
+        return _run(task, recipe, folder, here, resume=resume, tensorboard=tensorboard)
+
+
+def _run(task: Task, recipe: Recipe, folder: RunFolder, here: _Place, *, resume: bool, tensorboard: bool) -> Path:
+    """All steps, in a folder that is this run's own."""
+    place, rank, world = here
+    writer = _tensorboard(folder.path) if tensorboard and rank == 0 else None
 
     state = _fresh_state(task, recipe, place)
     if resume and folder.state.exists():

@@ -117,13 +117,38 @@ def test_folder_without_labels(tmp_path):
             json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": [1]}]}),
             "no bbox of four numbers",
         ),
+        (
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "a.jpg"}],
+                    "annotations": [{"image_id": 1, "bbox": [50, 50, -20, 9]}],
+                }
+            ),
+            "negative width or height",
+        ),
+        (json.dumps({"images": [{"id": 1, "file_name": "absent.jpg"}]}), "its picture 'absent.jpg' is not there"),
+        (json.dumps({"images": [{"id": 1, "file_name": "\ud800.jpg"}]}), "is not there"),
+        ("[" * 200_000, "is not JSON"),
     ],
 )
 def test_malformed_coco(tmp_path, content, words):
     path = tmp_path / "a.json"
     path.write_text(content)
+    (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=words):
         coco.read(path)
+
+
+def test_coco_as_editors_of_windows_save_it(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"")
+    rows = [{"image_id": 1, "bbox": [1, 2, 3, 4]}, {"image_id": 1, "bbox": [1, 2, 0, 4]}]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": rows}), encoding="utf-8-sig"
+    )
+    (sample,) = coco.read(tmp_path / "a.json")
+    assert sample.path == tmp_path / "images" / "a.jpg"
+    assert sample.boxes.tolist() == [[1, 2, 4, 6]]
 
 
 def test_a_tenth_is_kept_for_choosing():

@@ -216,6 +216,9 @@ def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, sa
     code, words = run("--to", "onnx", "--precision", "fp16")
     assert code == 2 and "a.fp16.json is there already" in words
     assert (tmp_path / "a.fp16.json").read_bytes() == b"mine" and not (tmp_path / "a.fp16.onnx").exists()
+    (tmp_path / "d.json").write_bytes(b"mine")
+    code, words = run("--to", "onnx", "--precision", "fp16", "--out", str(tmp_path / "d.onnx"))
+    assert code == 2 and "d.json is there already" in words and (tmp_path / "d.json").read_bytes() == b"mine"
     assert run("--to", "onnx", "--with-nms", "--batch", "2") == (0, "")
     assert opened(tmp_path / "a.nms.onnx").get_inputs()[0].shape == [2, 3, 240, 320]
 

@@ -1,6 +1,7 @@
 """fp16 and INT8: bundled models on the photographs of the examples, refusals, and what the report says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import onnx
 import pytest
 
 from nnface import Classifier, Detector
-from nnface.datasets.interchange import voc
-from nnface.datasets.samples import DetectionSample
+from nnface.datasets.interchange import coco, voc
+from nnface.datasets.samples import DetectionSample, is_chosen
 from nnface.errors import DataError, ModelFileError, NnfaceError, UsageError
 from nnface.evaluation import agreement
 from nnface.evaluation.agreement import Agreement, Comparison
@@ -267,6 +268,16 @@ def test_refusals_are_one_sentence(tmp_path, photographs):
         calibrate=str(photographs),
         evaluate="fairface:x",
     )
+    nobody = DetectionSample(
+        key=next(str(n) for n in range(1000) if is_chosen(str(n))),
+        path=tmp_path / "faceless" / "a.png",
+        boxes=np.zeros((0, 4), np.float32),
+        landmarks=np.zeros((0, 5, 2), np.float32),
+        ignored=np.zeros(0, bool),
+    )
+    coco.write(tmp_path / "nobody.json", [nobody])
+    for options in ({"precision": "fp16"}, {"precision": "int8", "calibrate": str(photographs)}):
+        refused(DataError, "no labelled face", evaluate=f"coco:{tmp_path / 'nobody.json'}", **options)
     refused(NnfaceError, "does not exist", out=tmp_path / "no" / "a.onnx", precision="fp16")
     refused(UsageError, "is ONNX already")
     refused(UsageError, "is the model file itself", out=fast, precision="fp16")
@@ -280,6 +291,15 @@ def test_refusals_are_one_sentence(tmp_path, photographs):
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
     refused(ModelFileError, "without nnface metadata", tmp_path / "foreign.onnx", precision="fp16")
+
+
+def test_it_is_said_where_the_same_pictures_calibrate_and_compare(photographs, tmp_path):
+    for name in ("astronaut.jpg", "grace_hopper.jpg"):
+        shutil.copy(photographs / name, tmp_path)
+    said = []
+    options = {"precision": "int8", "calibrate": str(tmp_path), "method": "minmax"}
+    build(resolve("fast"), tmp_path / "a.onnx", say=said.append, **options)
+    assert any("only 2 to calibrate on" in sentence for sentence in said)
 
 
 def test_the_command_quantizes_without_torch_and_selects_inside(photographs, tmp_path):

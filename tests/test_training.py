@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from generated import coco as make_coco
 from generated import widerface as make_widerface
 from nnface import Detector
 from nnface.datasets import widerface
-from nnface.errors import DeviceError, ModelFileError, RecipeError, TrainingError, UsageError
+from nnface.errors import DataError, DeviceError, ModelFileError, RecipeError, TrainingError, UsageError
 from nnface.export.onnx import export
 from nnface.files import locked
 from nnface.metrics import wider
@@ -29,6 +31,7 @@ from nnface.runtime.torch import TorchRunner
 from nnface.training import loop, recipe
 from nnface.training.detection import DetectionTask
 from nnface.training.start import start
+from nnface.training.state import State
 
 SMALL = """
 name = "small"
@@ -456,15 +459,44 @@ def test_what_a_recipe_gets_wrong_is_said_before_the_run_folder_is_made(small, d
         (["loss.kind=multibox"], RecipeError, "loss.kind multibox is not for"),
         (["loop.accumulate=3"], RecipeError, "does not divide by 3"),
         (["model.backbone=nowhere.pth"], UsageError, "for a network with a published backbone"),
+        (["model.settings.widths=[8]"], UsageError, "settings of the network anchorfree are impossible"),
+        (["model.settings.stem=-3"], UsageError, "settings of the network anchorfree are impossible"),
+        (["crops.face_min=900"], RecipeError, "face_min is 900, above face_max"),
+        (["evaluation.sizes=[8]", "evaluation.best=8"], RecipeError, "greater than or equal to 32"),
+        (["loss.box=-1"], RecipeError, "loss.box"),
+        (["seed=9223372036854775807"], RecipeError, "seed"),
+        (["task=[1]"], RecipeError, "task is"),
     ):
         with pytest.raises(error, match=words):
             start(str(small), source, out, overrides=overrides)
     with pytest.raises(DeviceError, match="not on 'tpu'"):
         start(str(small), source, out, device="tpu")
     assert not out.exists()
+    faceless = [replace(s, ignored=np.ones(len(s.boxes), bool)) for s in widerface.read(data)]
+    with pytest.raises(DataError, match="no labelled face"):
+        start(str(small), [f"coco:{make_coco(tmp_path / 'faceless.json', faceless)}"], out)
+    assert not out.exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot make the run folder"):
         start(str(small), source, tmp_path / "file" / "run")
+
+
+def test_weights_that_lie_in_the_run_folder_are_not_replaced(small, data, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "best.safetensors").write_bytes(b"mine")
+    with pytest.raises(TrainingError, match=r"best\.safetensors is there already"):
+        start(str(small), [f"widerface:{data}"], out)
+    assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [("best.safetensors", b"mine")]
+
+
+def test_weights_are_told_by_their_content(small, data, tmp_path):
+    source, plan = [f"widerface:{data}"], ["loop.steps=1"]
+    first = start(str(small), source, tmp_path / "a", overrides=plan)
+    export(first, tmp_path / "b.onnx")
+    for name, made in (("c.onnx", first), ("d.safetensors", tmp_path / "b.onnx")):
+        shutil.copy(made, tmp_path / name)
+        start(str(small), source, tmp_path / f"from-{name}", init=tmp_path / name, overrides=plan)
 
 
 def test_init_of_other_settings_is_refused(small, data, tmp_path):
@@ -500,10 +532,23 @@ def test_a_recipe_of_an_earlier_version_resumes(small, data, tmp_path):
 
 
 def test_means_after_a_resume_are_over_the_steps_there_were(capsys):
-    say = loop._Reporter(0, recipe.Loop(steps=100, log_every=10), 0.1, 7)
+    state = State(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)]), None, step=7)
+    say = loop._Reporter(0, recipe.Loop(steps=100, log_every=10), 0.1, state)
     rows = [say.step(step, {"box": 2.0}) for step in range(8, 21)]
     assert [row["box"] for row in rows if row] == [2.0, 2.0]
     assert "left 0:00:0" in capsys.readouterr().err
+
+
+def test_the_best_that_is_told_is_the_best(capsys):
+    state = State(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)]), None)
+    say = loop._Reporter(0, recipe.Loop(steps=100, log_every=1), 0.1, state)
+    best = float("-inf")
+    for step, value in enumerate([0.5, 0.7, 0.6, 0.7], 1):
+        best = max(best, value)
+        say.figures(step, {"best": value}, best)
+        say.step(step, {"box": 1.0})
+    told = [line.split("(best ")[1] for line in capsys.readouterr().err.splitlines() if "(best " in line]
+    assert told == ["0.5000 at 1)", "0.7000 at 2)", "0.7000 at 2)", "0.7000 at 2)"]
 
 
 def backbone_file(path, architecture, prefix="", wrap=lambda state: state):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from nnface.commands.options import SIZE
-from nnface.commands.output import progress
+from nnface.commands.output import progress, require_place
 from nnface.errors import NnfaceError, UsageError
 from nnface.evaluation import bench as benchmark
 from nnface.files import write_atomic
@@ -44,6 +44,8 @@ def bench(
     Every model runs on every device with every number of threads and every batch, in turn. Several precisions of a
     network are several files, which nnface export --precision writes.
     """
+    if json_file is not None and json_file != "-":
+        require_place(json_file)
     with tempfile.TemporaryDirectory() as folder:
         paths = _pictures(pictures) if pictures else [str(benchmark.sample_picture(Path(folder)))]
         with progress("rounds", rounds + benchmark.WARM_UP) as done:

@@ -1,6 +1,6 @@
 """``nnface import`` and ``nnface export``: weights in from other projects, model files out to where they run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,8 @@ FORMATS = (
 METHODS = ("minmax", "percentile", "entropy")
 ENDINGS = {"onnx": ".onnx", "tensorrt": ".engine", "openvino": ".xml", "ncnn": ".ncnn.param"}
 """What can be exported to, and how the files end."""
+_COMPANIONS = {"openvino": (".bin",), "ncnn": (".bin", ".json")}
+"""The suffixes of what is written beside them."""
 
 
 @click.command("import")
@@ -82,7 +84,7 @@ def _fixed(ctx: click.Context, param: click.Parameter, value: str) -> int | None
 @click.argument("model", type=click.Path())
 @click.option("--to", "target", required=True, type=click.Choice(list(ENDINGS)), help="What to write.")
 @click.option("--out", type=click.Path(), help="The file to write; by default MODEL's stem, beside it.")
-@click.option("--force", is_flag=True, help="Overwrite the file of the default name.")
+@click.option("--force", is_flag=True, help="Overwrite a file of the default name, and what stands beside --out.")
 @click.option("--size", metavar="WxH", callback=_shape, help="onnx: fix the input to this; tensorrt: the largest.")
 @click.option(
     "--batch",
@@ -119,16 +121,17 @@ def export(
     of their own; for INT8 in TensorRT, give it the ONNX file that --precision int8 made.
     """
     source = resolve(model)
+    companions = (".json",) if target == "onnx" and precision else _COMPANIONS.get(target, ())
     if out is None:
         # What comes from the zoo goes into the working folder.
         beside = Path(model) if source == Path(model) else Path(source.name)
         middle = "".join(part for part in (f".{precision}" if precision else "", ".nms" if with_nms else ""))
         out = str(beside.with_suffix(middle + ENDINGS[target]))
         if Path(out).exists() and Path(out).samefile(source):
-            raise UsageError(f"{out} is ONNX already; name another file for --out")
-        for place in (Path(out), *(Path(out).with_suffix(ending) for ending in _beside(target, precision))):
-            if place.exists() and not force:
-                raise UsageError(f"{place} is there already and was left as it is; --force overwrites it")
+            raise UsageError(f"{out} would replace {model} itself; name another file for --out")
+        _require_absent([Path(out), *(Path(out).with_suffix(ending) for ending in companions)], force)
+    elif not Path(out).exists():  # else it is made anew, and so is what came with it
+        _require_absent([Path(out).with_suffix(ending) for ending in companions], force)
     if target != "onnx":
         _for_runtime(target, source, out, precision=precision, with_nms=with_nms, **options)
         return
@@ -136,7 +139,8 @@ def export(
         from nnface.export.pipeline import build
 
         spec, report = build(source, out, precision=precision, with_nms=with_nms, say=say, **options)
-    click.echo(f"{out}: {spec.architecture}, {'checked' if report or with_nms else 'equal to torch'}")
+    against = "torch" if is_safetensors(source) else str(source)
+    click.echo(f"{out}: {spec.architecture}, {'checked' if report or with_nms else f'equal to {against}'}")
     if report is not None:
         from nnface.export import cost
 
@@ -146,11 +150,10 @@ def export(
             say(f"warning: {warning}")
 
 
-def _beside(target: str, precision: str | None) -> tuple[str, ...]:
-    """The suffixes of what is written beside the file itself."""
-    if target == "onnx":
-        return (".json",) if precision else ()
-    return {"openvino": (".bin",), "ncnn": (".bin", ".json")}.get(target, ())
+def _require_absent(places: Sequence[Path], force: bool) -> None:
+    for place in places:
+        if place.exists() and not force:
+            raise UsageError(f"{place} is there already and was left as it is; --force overwrites it")
 
 
 def _for_runtime(target: str, source: Path, out: str, **options: Any) -> None:

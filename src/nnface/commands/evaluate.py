@@ -12,7 +12,7 @@ from nnface.datasets import fairface as fairface_data
 from nnface.datasets import fddb as fddb_data
 from nnface.datasets.widerface_predictions import read_predictions, write_predictions
 from nnface.datasets.widerface_truth import choose, read_list, read_truth
-from nnface.errors import NnfaceError, UsageError
+from nnface.errors import UsageError
 from nnface.evaluation import fddb as fddb_benchmark
 from nnface.evaluation import widerface as benchmark
 from nnface.evaluation.figures import figures_json
@@ -237,6 +237,8 @@ def evaluate_fairface(
     from nnface.predict.classifier import Classifier
     from nnface.predict.detector import Detector
 
+    if crop != "faces":
+        refuse_idle("detector", "finds the faces with --crop faces; give that too")
     _check(json_file, save)
     classifier = Classifier(model, device=device, threads=threads, batch=batch)
     finder = Detector(detector, device=device, threads=threads) if crop == "faces" else None
@@ -306,6 +308,8 @@ def evaluate_utkface(
     from nnface.predict.classifier import Classifier
     from nnface.predict.detector import Detector
 
+    if crop != "faces":
+        refuse_idle("detector", "finds the faces with --crop faces; give that too")
     _check(json_file, save)
     classifier = Classifier(model, device=device, threads=threads, batch=batch)
     attributes.check_heads(classifier)
@@ -435,8 +439,5 @@ def _check(json_file: str | None, save: Path | None) -> None:
     if save is not None:
         require()
         make_folder(save)
-    if json_file is None or json_file == "-":
-        return
-    require_place(json_file)
-    if not (parent := Path(json_file).parent).is_dir():
-        raise NnfaceError(f"cannot write {json_file}: the folder {parent} does not exist; make it")
+    if json_file is not None and json_file != "-":
+        require_place(json_file)

@@ -125,11 +125,14 @@ def require_place(target: str) -> None:
 
     Raises:
         UsageError: it is a folder, or has the name of a picture or video, as in ``--json *.jpg``.
+        NnfaceError: its folder is not there.
     """
     if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises where a folder above is not to be entered
         raise UsageError(f"cannot write {target}: it is a folder; name a file")
     if Path(target).suffix.lower() in IMAGE_SUFFIXES | VIDEOS:
         raise UsageError(f"cannot write {target}: that is a name for a picture or video; name another file")
+    if not os.path.isdir(parent := os.path.dirname(target) or "."):  # noqa: PTH112, PTH120
+        raise NnfaceError(f"cannot write {target}: the folder {parent} does not exist; make it first")
 
 
 def listed(paths: Iterable[str]) -> list[str]:

@@ -87,7 +87,7 @@ def read_samples(task: Task, text: str, *, training: bool) -> Samples:
 
     Raises:
         UsageError: not of that form, or of another task.
-        DataError: the data is absent or malformed, or there is no picture.
+        DataError: the data is absent or malformed, or there is no picture; to measure a detector, no face.
     """
     name, sign, place = text.partition(":")
     if not sign or name not in _FORMS[task]:
@@ -98,6 +98,8 @@ def read_samples(task: Task, text: str, *, training: bool) -> Samples:
         samples = [s for s in samples if not is_chosen(s.key)]  # type: ignore[assignment]
     if not samples:
         raise DataError(f"{text} has no picture to measure on; name another set")
+    if not training and task == "detect" and all(s.ignored.all() for s in samples):  # type: ignore[union-attr]
+        raise DataError(f"{text} has no labelled face to measure on, in {len(samples)} pictures; name another set")
     return samples
 
 

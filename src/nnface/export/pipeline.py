@@ -50,13 +50,13 @@ def build(
     """
     kind, _ = open_header(model)
     shaped = size is not None or batch is not None or opset is not None
+    if min_score is not None and not with_nms:
+        raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
+    _require_precision(precision, bool(calibrate or evaluate), method, pictures, most_lost)
     if kind == "onnx" and not (shaped or precision or with_nms):
         raise UsageError(f"{model} is ONNX already; --precision, --with-nms, --size or --batch make another of it")
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
-    if min_score is not None and not with_nms:
-        raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
-    _require_precision(precision, bool(calibrate or evaluate), method, pictures, most_lost)
     _require_writable(Path(out))
     steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
     report = None

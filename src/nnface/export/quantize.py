@@ -63,6 +63,8 @@ _HALF_TOLERANCE = 0.03
 """Largest difference of a score, or of another output over its largest one."""
 _ROUNDS = 30
 _RANKED_ON = 4
+_FEW = 6
+"""Of fewer pictures or chips, all calibrate and all compare."""
 
 logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
 
@@ -116,6 +118,8 @@ def convert(
         detector = None if spec.task == "detect" else Detector("default", threads=1)
         material = agreement.drawn(spec.task, spec, calibrate, pictures, detector)
     shown, held = _split(material)
+    if held and len(material) < _FEW:
+        say(f"there are only {len(material)} to calibrate on; the same ones compare, which hides what is lost")
     with tempfile.TemporaryDirectory() as folder:
         if samples is not None:
             say(f"measuring the float model on {len(samples)} labelled pictures")
@@ -393,7 +397,7 @@ def _sorted(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _split(material: Material) -> tuple[Material, Material]:
     """What calibrates, and the third that compares; both are all of it where there is little."""
-    if len(material) < 6:
+    if len(material) < _FEW:
         return material, material
     return [x for i, x in enumerate(material) if i % 3], [x for i, x in enumerate(material) if not i % 3]  # type: ignore[return-value]
 

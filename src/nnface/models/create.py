@@ -51,7 +51,7 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
         settings: keyword arguments of the network, as ``Spec.settings`` keeps them.
 
     Raises:
-        UsageError: no such architecture, or one that has no such setting.
+        UsageError: no such architecture, one that has no such setting, or settings that make no network.
     """
     if architecture not in ARCHITECTURES:
         near = difflib.get_close_matches(architecture, ARCHITECTURES, 1, 0.4)
@@ -63,7 +63,10 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
         if name not in known:
             hint = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"the network {architecture} has no setting named {name!r}; {hint}")
-    return build(**settings)
+    try:
+        return build(**settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UsageError(f"the settings of the network {architecture} are impossible: {error}") from error
 
 
 def default_spec(architecture: str, *, licence: str = "not stated", **settings: Any) -> Spec:

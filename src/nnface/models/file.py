@@ -80,10 +80,6 @@ def _build(path: Path, spec: Spec, device: str) -> nn.Module:
             return create(spec.architecture, spec.settings)
     except UsageError as error:
         raise ModelFileError(f"{path}: {error}") from error
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ModelFileError(
-            f"{path}: the settings of its network {spec.architecture} are impossible: {error}"
-        ) from error
 
 
 def _check_layout(path: Path, network: nn.Module, found: Layout, spec: Spec) -> None:

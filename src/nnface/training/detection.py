@@ -50,7 +50,7 @@ class DetectionTask:
         device: where teachers run: the student's.
 
     Raises:
-        DataError: a source that the recipe names is not there, or there is nothing to train on.
+        DataError: a source that the recipe names is not there, or there is no face to train on.
         RecipeError: the loss is not one for the network.
         UsageError: no such network.
         ModelFileError: the recipe's backbone cannot be read or is not the network's.
@@ -71,12 +71,22 @@ class DetectionTask:
         self.teachers = Teachers(recipe.teacher, self._spec, recipe.crops.size, device)
         self._objective(32, 32, torch.device("cpu"))  # before anything is written: does the loss fit the network?
         data = recipe.data
-        for name in [*data.weights, *data.portraits, *recipe.evaluation.sources]:
-            if name not in sources:
-                raise DataError(f"the recipe {recipe.name} wants data named {name!r}; give it with --data")
+        for key, names in (
+            ("data.weights", data.weights),
+            ("data.portraits", data.portraits),
+            ("evaluation.sources", recipe.evaluation.sources),
+        ):
+            for name in names:
+                if name not in sources:
+                    raise DataError(
+                        f"the recipe {recipe.name} wants data named {name!r} ({key}); give it with --data, or train a "
+                        "bundled detector further on data of your own with the recipe detector-finetune"
+                    )
         halves = {name: split(samples) for name, samples in sources.items()}
         self.chosen = [s for name in recipe.evaluation.sources or halves for s in halves[name][1]]
         train = {name: list(sources[name]) if data.all_pictures else halves[name][0] for name in sources}
+        if all(s.ignored.all() for samples in train.values() for s in samples):
+            raise DataError("there is no labelled face in the pictures to train on")
         cache = PictureCache(data.cache, data.cache_side)
         weights = {name: data.weights.get(name, 0.0 if data.weights else float(len(train[name]))) for name in train}
         parts = [Source(name=name, samples=train[name], weight=weights[name]) for name in train]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nnface.errors import ModelFileError
 from nnface.files import sha256
-from nnface.header import read_spec
+from nnface.header import open_header, read_spec
 from nnface.models import file as model_file
 from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
@@ -46,7 +46,7 @@ def initial_weights(path: Path, pictures: Tensor) -> tuple[Mapping[str, Tensor],
     Raises:
         ModelFileError: not such a file, or an ONNX file whose layers are not the network's.
     """
-    if path.suffix != ".onnx":
+    if open_header(path)[0] != "onnx":
         module, spec = model_file.load(path)
         return module.state_dict(), spec
     spec = read_spec(path)

@@ -95,18 +95,19 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
     folder, text = RunFolder(out), dump(recipe)
     if resume:
         folder.check(text, task.fingerprint())
-    elif rank == 0:
+    state = _fresh_state(task, recipe, here.device)
+    if not resume and rank == 0:
         folder.begin(text, task.fingerprint())
     with locked(out, _PATIENCE) if rank == 0 else nullcontext():
-        return _run(task, recipe, folder, here, resume=resume, tensorboard=tensorboard)
+        return _run(task, recipe, folder, state, here, resume=resume, tensorboard=tensorboard)
 
 
-def _run(task: Task, recipe: Recipe, folder: RunFolder, here: _Place, *, resume: bool, tensorboard: bool) -> Path:
+def _run(
+    task: Task, recipe: Recipe, folder: RunFolder, state: State, here: _Place, *, resume: bool, tensorboard: bool
+) -> Path:
     """All steps, in a folder that is this run's own."""
     place, rank, world = here
     writer = _tensorboard(folder.path) if tensorboard and rank == 0 else None
-
-    state = _fresh_state(task, recipe, place)
     if resume and folder.state.exists():
         state.load(folder.state)
     if resume and rank == 0:
@@ -114,7 +115,7 @@ def _run(task: Task, recipe: Recipe, folder: RunFolder, here: _Place, *, resume:
     loop = recipe.loop
     model: nn.Module = DistributedDataParallel(state.model) if world > 1 else state.model
     rate = scaled_rate(recipe.optimizer, loop.batch)
-    say = _Reporter(rank, loop, rate, state.step)
+    say = _Reporter(rank, loop, rate, state)
 
     parts = iter(task.batches(state.step, rank, world))
     with _stopping() as stop:
@@ -154,14 +155,14 @@ def _run(task: Task, recipe: Recipe, folder: RunFolder, here: _Place, *, resume:
                     figures = _evaluate(task, state, folder)
                     folder.log({"step": state.step, **figures})
                     _note(writer, figures, state.step)
-                    say.figures(state.step, figures)
+                    say.figures(state.step, figures, state.best)
                 if state.step % loop.save_every == 0 or state.step == loop.steps or stopping:
                     state.save(folder.state)
             if stopping:
                 raise KeyboardInterrupt
     if rank == 0:
         model_file.save(folder.last, state.shipped, task.spec())
-    return folder.best
+    return folder.best if folder.best.exists() else folder.last
 
 
 def schedule(part: Schedule, step: int, steps: int) -> float:
@@ -329,15 +330,15 @@ def _note(writer: Writer | None, row: Mapping[str, Any], step: int) -> None:
 class _Reporter:
     """Progress on stderr: a line that is rewritten on a terminal, plain lines elsewhere."""
 
-    def __init__(self, rank: int, loop: Loop, rate: float, begun: int) -> None:
-        self.loop, self.rate, self.begun = loop, rate, begun
+    def __init__(self, rank: int, loop: Loop, rate: float, state: State) -> None:
+        self.loop, self.rate, self.begun = loop, rate, state.step
         self.terminal = sys.stderr.isatty()
         self.start = self.last = time.monotonic()
         self.sums: dict[str, float] = {}
         self.steps = 0
-        self.metric = ""
+        self.best = f"  (best {state.best:.4f})" if math.isfinite(state.best) else ""
         if rank == 0:
-            self._write(f"{loop.steps - begun} steps of {loop.batch} pictures, learning rate {rate:g}", True)
+            self._write(f"{loop.steps - state.step} steps of {loop.batch} pictures, learning rate {rate:g}", True)
 
     def step(self, step: int, losses: Mapping[str, float]) -> dict[str, Any] | None:
         """Note a step; every ``log_every`` steps show the mean and give the row for metrics.jsonl."""
@@ -352,14 +353,15 @@ class _Reporter:
         means = {name: value / self.steps for name, value in self.sums.items()}
         text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
         eta = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
-        self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.metric}", False)
+        self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.best}", False)
         self.sums, self.steps, self.last = {}, 0, now
         return {"step": step, **{k: round(v, 6) for k, v in means.items()}, "pictures_per_second": round(speed, 2)}
 
-    def figures(self, step: int, figures: Mapping[str, float]) -> None:
-        """Show an evaluation."""
+    def figures(self, step: int, figures: Mapping[str, float], best: float) -> None:
+        """Show an evaluation; ``best`` is that of the run's best one, this one included."""
         text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "best")
-        self.metric = f"  (best {figures['best']:.4f} at {step})"
+        if figures["best"] == best and f"(best {best:.4f}" not in self.best:
+            self.best = f"  (best {best:.4f} at {step})"
         self._write(f"step {step}  evaluated: {text}", True)
         self.last = time.monotonic()
 

@@ -8,13 +8,16 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nnface.errors import RecipeError
 from nnface.training.recipes import shipped
+
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Part(BaseModel):
@@ -63,7 +66,7 @@ class Schedule(Part):
     """Steps of linear rise from nothing."""
     final: float = Field(0.0, ge=0, le=1)
     """cosine: the share of the rate that is left at the end."""
-    milestones: list[float] = []
+    milestones: list[Share] = []
     """steps: where the rate falls, in shares of all steps."""
     gamma: float = Field(0.1, gt=0, le=1)
     """steps: what it is multiplied by."""
@@ -123,11 +126,19 @@ class Crops(Part):
     """Share of faces that are partly covered."""
     photometric: bool = True
 
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        for name in ("face", "side"):
+            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if least > most:
+                raise ValueError(f"{name}_min is {least:g}, above {name}_max, {most:g}")
+        return self
+
 
 class DetectionData(Part):
     """Where pictures come from and how often; names are the labels of ``--data`` (a COCO file's stem)."""
 
-    weights: dict[str, float] = {}
+    weights: dict[str, Weight] = {}
     """Relative frequency of each source; empty: every picture equally often, each once an epoch."""
     portraits: list[str] = []
     """Sources for ``crops.sheets`` and ``crops.paste``; used for nothing else unless they have a weight."""
@@ -141,9 +152,9 @@ class DetectionData(Part):
 class DetectionLoss(Part):
     """The loss, by the network's coding: ``anchorfree`` networks use SimOTA, anchor networks MultiBox."""
 
-    score: float = 1.0
-    box: float = 2.0
-    landmark: float = 4.0
+    score: Weight = 1.0
+    box: Weight = 2.0
+    landmark: Weight = 4.0
     kind: Literal["anchorfree", "multibox", "ultralight", "supernotman"] = "anchorfree"
 
 
@@ -152,7 +163,7 @@ class Evaluation(Part):
 
     sources: list[str] = []
     """Data whose tenth is used; empty: all."""
-    sizes: list[int] = [640]
+    sizes: list[Annotated[int, Field(ge=32, le=8192)]] = [640]
     """Long sides that the detector sees."""
     best: int = 640
     """The long side whose mean AP over easy, medium and hard chooses the checkpoint."""
@@ -183,7 +194,7 @@ class _Training(Part):
     name: str
     about: str = ""
     """One line: what it makes, how long it takes, what it reaches."""
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**32)
     licence: str = "trained on the user's data"
     provenance: dict[str, str] = {}
     model: Model
@@ -257,10 +268,10 @@ class AttributesData(Part):
 class AttributesLoss(Part):
     """Cross-entropy for each head, on softened labels."""
 
-    weights: dict[str, float] = {"race": 1.0, "gender": 1.0, "age": 1.0}
+    weights: dict[str, Weight] = {"race": 1.0, "gender": 1.0, "age": 1.0}
     smoothing: float = Field(0.05, ge=0, lt=1)
     """The share of a label that is spread over all labels of its head."""
-    neighbours: dict[str, float] = {"age": 0.5}
+    neighbours: dict[str, Weight] = {"age": 0.5}
     """Heads whose labels are ordered: a label is a bell over its neighbours, with this standard deviation in labels."""
     balance: dict[str, float] = {}
     """For each head the power of the labels' frequency that is taken out of the answers: the logits get this times the
@@ -412,7 +423,7 @@ def parse(text: str, origin: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _override(data, override)
     task = data.get("task", "detect")
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise RecipeError(f"{origin}: task is {task!r}, not one of {', '.join(TASKS)}")
     try:
         return TASKS[task].model_validate(data)

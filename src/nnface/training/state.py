@@ -6,6 +6,7 @@ needs the second. What is random in a step follows from (seed, step, number), so
 
 import json
 import math
+import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -97,10 +98,13 @@ class RunFolder:
         """Make the folder for a new run.
 
         Raises:
-            TrainingError: there is a run in it already, or it cannot be made.
+            TrainingError: there is a run in it already, or files that the run would replace, or it cannot be made.
         """
         if self.recipe.exists():
             raise TrainingError(f"{self.path} holds a run already; go on with --resume, or choose another --out")
+        for file in (self.best, self.last, self.state, self.metrics, self.about):
+            if os.path.lexists(file):
+                raise TrainingError(f"{file} is there already and would be replaced; choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -131,7 +135,11 @@ class RunFolder:
             raise TrainingError(
                 f"the run in {self.path} was begun with another recipe: {self.recipe}; resume with that"
             )
-        if json.loads(self.about.read_text(encoding="utf-8"))["data"] != fingerprint:
+        try:
+            data = json.loads(self.about.read_text(encoding="utf-8"))["data"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"{self.about} is damaged, so it cannot be told which data the run has") from error
+        if data != fingerprint:
             raise TrainingError(f"the run in {self.path} was begun with other data; an exact resume needs the same")
 
     def log(self, row: dict[str, Any]) -> None:
@@ -155,6 +163,8 @@ class RunFolder:
     def _rows(self) -> Iterable[dict[str, Any]]:
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
             try:
-                yield json.loads(line)
+                row = json.loads(line)
             except ValueError:  # the line that a kill cut short
                 return
+            if isinstance(row, dict) and "step" in row:
+                yield row

@@ -20,24 +20,28 @@ from nnface.image import read_sized
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 """Names of the keypoints; left and right are the picture's."""
 
+_FAR = 1e7
+"""No picture has so many pixels a side."""
+
 
 def read(path: str | Path) -> list[DetectionSample]:
     """The pictures of a COCO file with their faces, in the file's order.
 
     ``file_name`` is taken from the folder of the JSON file, or from a folder ``images`` beside it; an absolute path is
     taken as it is. The key is the
-    picture's own ``key`` if it has one, else ``file_name`` without its suffix. All categories count as faces.
+    picture's own ``key`` if it has one, else ``file_name`` without its suffix. All categories count as faces; boxes
+    without width or height are left out.
 
     Raises:
-        DataError: not there, not JSON, not COCO, a picture without an id of its own or a file name, an annotation of an
-            unknown picture, or a malformed box.
+        DataError: not there, not JSON, not COCO, a picture without an id of its own or a file name or that is not
+            there, an annotation of an unknown picture, or a malformed box.
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
         raise DataError(f"{path} is not COCO's detection form: it has no list of images")
@@ -62,13 +66,19 @@ def read(path: str | Path) -> list[DetectionSample]:
 
 def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> DetectionSample:
     name = Path(image["file_name"])
-    places = [path.parent / name, path.parent / "images" / name]
     try:
-        boxes = np.array([row["bbox"] for row in rows], np.float32).reshape(len(rows), 4)
-        if not np.isfinite(boxes).all():
+        picture = next(p for p in (path.parent / name, path.parent / "images" / name) if p.exists())
+    except (StopIteration, ValueError, OSError) as error:  # ValueError: a name that no file can have
+        raise DataError(f"{path}: its picture {str(name)!r} is not there, nor in a folder images beside it") from error
+    try:
+        numbers = np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
+        if not (np.abs(numbers) < _FAR).all():  # nor NaN
             raise ValueError("not finite")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: an annotation of {name} has no bbox of four numbers") from error
+    if (numbers[:, 2:] < 0).any():
+        raise DataError(f"{path}: an annotation of {name} has a bbox of negative width or height")
+    boxes = numbers.astype(np.float32)
     landmarks = empty_landmarks(len(rows))
     for i, row in enumerate(rows):
         try:
@@ -80,7 +90,7 @@ def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> De
     keep = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     return DetectionSample(
         key=str(image.get("key", name.with_suffix("").as_posix())),
-        path=next((p for p in places if p.exists()), places[0]),
+        path=picture,
         boxes=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)[keep],
         landmarks=landmarks[keep],
         ignored=np.array([bool(row.get("iscrowd", 0)) for row in rows], bool)[keep],

@@ -237,7 +237,7 @@ def test_two_processes_do_not_write_one_folder(place: Path, tmp_path: Path) -> N
     out = tmp_path / "out.parquet"
     with scale.opened(out, manifest):
         done = nnface(*command(out), cwd=place)
-    assert done.code == 2 and "another nnface is writing" in done.err
+    assert done.code == 2 and "another nnface is at work in" in done.err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from generated import coco as make_coco
 from generated import widerface as make_widerface
 from nnface import Detector
 from nnface.datasets import widerface
-from nnface.errors import DataError, DeviceError, ModelFileError, RecipeError, TrainingError, UsageError
+from nnface.errors import DataError, DeviceError, ModelFileError, NnfaceError, RecipeError, TrainingError, UsageError
 from nnface.export.onnx import export
 from nnface.files import locked
 from nnface.metrics import wider
@@ -166,7 +166,7 @@ def test_two_processes_do_not_train_in_one_folder(small, data, unbroken):
     with locked(unbroken):
         done = run(small, data, unbroken, "--resume")
     assert done.returncode == 2
-    assert f"another nnface is writing {unbroken}" in done.stderr
+    assert f"another nnface is at work in {unbroken}" in done.stderr
     assert (unbroken / "metrics.jsonl").read_bytes() == before
 
 
@@ -405,16 +405,17 @@ def test_init_of_another_network_is_refused(small, data, tmp_path, override, wor
 @pytest.mark.parametrize("damage", ["gone", "no picture"])
 def test_a_picture_that_fails_is_named_in_one_sentence(small, tmp_path, workers, damage):
     data = make_widerface(tmp_path / "data")
-    cut = ["--set", f"loop.workers={workers}", "--set", "crops.mosaic=0"]
+    cut = [f"loop.workers={workers}", "crops.mosaic=0"]
     pictures = sorted((data / "WIDER_train").rglob("*.jpg"))
     lost = next(path for path in pictures if path.stem == "picture_3")
     lost.write_bytes(b"text")
     if damage == "gone":
-        samples = widerface.read(data)
-        lost.unlink()
-        done = run(small, data, tmp_path / "run", "--data", f"coco:{make_coco(tmp_path / 'faces.json', samples)}", *cut)
-    else:
-        done = run(small, data, tmp_path / "run", *cut)
+        task = DetectionTask(recipe.load(small, cut), {"data": widerface.read(data)})
+        lost.unlink()  # while the run goes on
+        with pytest.raises(NnfaceError, match=lost.name):
+            loop.train(task, task.recipe, tmp_path / "run")
+        return
+    done = run(small, data, tmp_path / "run", *[word for override in cut for word in ("--set", override)])
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith("nnface: ")
@@ -481,13 +482,26 @@ def test_what_a_recipe_gets_wrong_is_said_before_the_run_folder_is_made(small, d
         start(str(small), source, tmp_path / "file" / "run")
 
 
+def test_a_run_that_did_no_step_leaves_its_folder_to_the_next(small, tmp_path):
+    data = make_widerface(tmp_path / "data")
+    pictures = sorted((data / "WIDER_train").rglob("*.jpg"))
+    whole = [path.read_bytes() for path in pictures]
+    for path in pictures:
+        path.write_bytes(b"text")
+    with pytest.raises(NnfaceError, match="picture_"):
+        start(str(small), [f"widerface:{data}"], tmp_path / "run")
+    for path, content in zip(pictures, whole, strict=True):
+        path.write_bytes(content)
+    start(str(small), [f"widerface:{data}"], tmp_path / "run", overrides=["loop.steps=1"])
+
+
 def test_weights_that_lie_in_the_run_folder_are_not_replaced(small, data, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "best.safetensors").write_bytes(b"mine")
     with pytest.raises(TrainingError, match=r"best\.safetensors is there already"):
         start(str(small), [f"widerface:{data}"], out)
-    assert [(p.name, p.read_bytes()) for p in out.iterdir()] == [("best.safetensors", b"mine")]
+    assert [(p.name, p.read_bytes()) for p in out.glob("[!.]*")] == [("best.safetensors", b"mine")]
 
 
 def test_weights_are_told_by_their_content(small, data, tmp_path):

@@ -7,8 +7,8 @@ The detector sees each picture of ``train`` and its mirror image on a black marg
 to find), so that what is a habit of the detector, and not of the pictures, cancels out. The results are
 FAIRFACE_ALIGNMENT in models/classifier.py and CELEBAMASK_ALIGNMENT in models/parser.py.
 
-Last comes how far a chip cut by the landmarks, by the box, or between the two lies from the picture: the mean square of
-the shifts of its middle, in sides, and of the logarithm of its side (AlignmentSpec.box_share).
+Last comes how far a chip cut by the landmarks, by the box, or between the two lies from the picture: the root of
+the mean square of the shifts of its middle, in sides, and of the logarithm of its side (AlignmentSpec.box_share).
 """
 
 import argparse

@@ -134,26 +134,47 @@ function overlap(a, b) {
   return width * height / (area(a) + area(b) - width * height);
 }
 
-/** The transform from the picture to a face's chip, as src/nnface/geometry/align.py has it. */
+/** The transform from the picture to a face's chip, as src/nnface/predict/chips.py has it. */
 function chipOf(face, plan, size) {
-  if (plan && face.landmarks.length) {
-    const target = plan.points.map(([x, y]) => [x * size, y * size]);
-    const mean = (points) => [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
-    const [sx, sy] = mean(face.landmarks), [tx, ty] = mean(target);
-    let a = 0, b = 0, spread = 0;
-    face.landmarks.forEach(([x, y], i) => {
-      const [u, v] = [x - sx, y - sy], [p, q] = [target[i][0] - tx, target[i][1] - ty];
-      a += u * p + v * q;
-      b += u * q - v * p;
-      spread += u * u + v * v;
-    });
-    if (spread > 0) {
-      [a, b] = [a / spread, b / spread];
-      return [a, b, -b, a, tx - a * sx + b * sy, ty - b * sx - a * sy];
-    }
-  }
-  const [x1, y1, x2, y2] = face.box;
-  const scale = size / (Math.max(x2 - x1, y2 - y1) * (1 + 2 * (plan?.margin ?? 0.25)));
+  const boxed = chipOfBox(face.box, plan?.margin ?? 0.25, size);
+  const aligned = plan && face.landmarks.length ? chipOfLandmarks(face, plan, size) : null;
+  return aligned ? between(aligned, boxed, plan.box_share ?? 0, size) : boxed;
+}
+
+/** The chip whose middle and side lie between those of two others, turned as the first (src/nnface/geometry/align.py). */
+function between([a, b, , , x, y], [c, d, , , u, v], share, size) {
+  const middle = size / 2;
+  const centre = (p, q, s, t) => {  // in the picture: (middle - shift) / turn, in complex numbers
+    const [dx, dy, norm] = [middle - s, middle - t, p * p + q * q];
+    return [(dx * p + dy * q) / norm, (dy * p - dx * q) / norm];
+  };
+  const [first, second] = [centre(a, b, x, y), centre(c, d, u, v)];
+  const [cx, cy] = [0, 1].map((axis) => (1 - share) * first[axis] + share * second[axis]);
+  const factor = (Math.hypot(c, d) / Math.hypot(a, b)) ** share;
+  const [p, q] = [a * factor, b * factor];
+  return [p, q, -q, p, middle - p * cx + q * cy, middle - q * cx - p * cy];
+}
+
+/** By five landmarks: the similarity that brings them closest to the plan's; null where they lie in one place. */
+function chipOfLandmarks(face, plan, size) {
+  const target = plan.points.map(([x, y]) => [x * size, y * size]);
+  const mean = (points) => [0, 1].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length);
+  const [sx, sy] = mean(face.landmarks), [tx, ty] = mean(target);
+  let a = 0, b = 0, spread = 0;
+  face.landmarks.forEach(([x, y], i) => {
+    const [u, v] = [x - sx, y - sy], [p, q] = [target[i][0] - tx, target[i][1] - ty];
+    a += u * p + v * q;
+    b += u * q - v * p;
+    spread += u * u + v * v;
+  });
+  if (!(spread > 0)) return null;
+  [a, b] = [a / spread, b / spread];
+  return [a, b, -b, a, tx - a * sx + b * sy, ty - b * sx - a * sy];
+}
+
+/** By the box, made square and enlarged by a margin. */
+function chipOfBox([x1, y1, x2, y2], margin, size) {
+  const scale = size / (Math.max(x2 - x1, y2 - y1) * (1 + 2 * margin));
   return [scale, 0, 0, scale, size / 2 - scale * (x1 + x2) / 2, size / 2 - scale * (y1 + y2) / 2];
 }
 

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,41 +67,34 @@ def make_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
+def locked(folder: str | Path, name: str = ".lock", patience: float = 0.0) -> Iterator[None]:
     """Keep other processes of nnface out of a folder until the end, however it comes; a kill ends it too.
 
-    Where the system or the file system has no such locks (Windows, some network drives), nothing is kept out.
+    Where there can be no lock (a folder that cannot be written, a file system without), nothing is kept out.
 
     Args:
         folder: is there.
-        patience: seconds to wait for another one to end. The lock is also its child processes', which after a kill
+        name: of the lock's file in it, which stays.
+        patience: seconds to wait for another process to end. The lock is also its child processes', which after a kill
             live a little longer.
 
     Raises:
         NnfaceError: another one is at work there.
     """
+    from filelock import FileLock, Timeout  # here: most commands lock nothing, and it costs milliseconds
+
+    lock = FileLock(Path(folder) / name)
     try:
-        import fcntl
-    except ImportError:
+        lock.acquire(timeout=patience)
+    except Timeout as error:
+        raise NnfaceError(f"another nnface is at work in {folder}; wait until it has ended") from error
+    except (OSError, NotImplementedError):
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        until = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    raise NnfaceError(f"another nnface is writing {folder}; wait for it to end") from error
-                time.sleep(0.1)
-                continue
-            except OSError:
-                pass
-            break
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def sha256(path: str | Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from nnface.commands.options import SIZE
+from nnface.commands.options import MOST_THREADS, SIZE
 from nnface.commands.output import progress, require_place
 from nnface.errors import NnfaceError, UsageError
 from nnface.evaluation import bench as benchmark
@@ -15,7 +15,6 @@ from nnface.predict.detector import Size
 from nnface.predict.source import expand
 
 _NUMBERS = "1,2,4"
-_MOST = 1024
 
 
 @click.command()
@@ -53,8 +52,8 @@ def bench(
                 models,
                 paths,
                 devices=devices.split(","),
-                batches=_numbers("--batch", batches),
-                threads=[None] if threads is None else _numbers("--threads", threads),
+                batches=_numbers("--batch", batches, 4096),
+                threads=[None] if threads is None else _numbers("--threads", threads, MOST_THREADS),
                 size=size,
                 rounds=rounds,
                 memory=memory,
@@ -77,8 +76,8 @@ def _pictures(paths: tuple[str, ...]) -> list[str]:
     return [source.path for source in sources if source.kind == "picture"]
 
 
-def _numbers(option: str, text: str) -> list[int]:
+def _numbers(option: str, text: str, most: int) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdecimal() and 1 <= int(part) <= _MOST for part in parts):
-        raise UsageError(f"{option} is {text!r}; it must be numbers from 1 to {_MOST}, such as {_NUMBERS}")
+    if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        raise UsageError(f"{option} is {text!r}; it must be numbers from 1 to {most}, such as {_NUMBERS}")
     return [int(part) for part in parts]

@@ -1,6 +1,6 @@
 """``nnface import`` and ``nnface export``: weights in from other projects, model files out to where they run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -129,9 +129,9 @@ def export(
         out = str(beside.with_suffix(middle + ENDINGS[target]))
         if Path(out).exists() and Path(out).samefile(source):
             raise UsageError(f"{out} would replace {model} itself; name another file for --out")
-        _require_absent([Path(out), *(Path(out).with_suffix(ending) for ending in companions)], force)
-    elif not Path(out).exists():  # else it is made anew, and so is what came with it
-        _require_absent([Path(out).with_suffix(ending) for ending in companions], force)
+        _require_absent(Path(out), force)
+    for ending in companions:
+        _require_absent(Path(out).with_suffix(ending), force)
     if target != "onnx":
         _for_runtime(target, source, out, precision=precision, with_nms=with_nms, **options)
         return
@@ -150,10 +150,9 @@ def export(
             say(f"warning: {warning}")
 
 
-def _require_absent(places: Sequence[Path], force: bool) -> None:
-    for place in places:
-        if place.exists() and not force:
-            raise UsageError(f"{place} is there already and was left as it is; --force overwrites it")
+def _require_absent(place: Path, force: bool) -> None:
+    if place.exists() and not force:
+        raise UsageError(f"{place} is there already and was left as it is; --force overwrites it")
 
 
 def _for_runtime(target: str, source: Path, out: str, **options: Any) -> None:

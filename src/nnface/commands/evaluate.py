@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from nnface.commands.options import refuse_idle
+from nnface.commands.options import THREADS, refuse_idle
 from nnface.commands.output import require_place
 from nnface.datasets import fairface as fairface_data
 from nnface.datasets import fddb as fddb_data
@@ -26,10 +26,8 @@ _save = click.option("--save", type=FOLDER, metavar="DIR", help="Write JSON, plo
 _list = click.option("--list", "list_file", type=FOLDER, metavar="FILE", help="Only these pictures: event/name a line.")
 _model = click.option("--model", default="default", show_default=True, help="A model file, or a name of the zoo.")
 _device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-_threads = click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Threads of the runtime.  [default: its own choice]"
-)
-_batch = click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True, help="Pictures at once.")
+_threads = click.option("--threads", type=THREADS, help="Threads of the runtime.  [default: its own choice]")
+_batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures at once.")
 
 
 @click.group()

@@ -10,6 +10,10 @@ from nnface.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MOST_THREADS = 1024
+THREADS = click.IntRange(1, MOST_THREADS)
+"""More than any machine has use for; a million would take it down."""
+
 
 class _Size(click.ParamType[Any]):
     name = "N|original"
@@ -51,7 +55,7 @@ def refuse_idle(parameter: str, because: str) -> None:
 def running(command: F) -> F:
     """Options of every command that runs a model: ``--device``, ``--batch``, ``--threads``."""
     for option in (
-        click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads in all; by default one a core."),
+        click.option("--threads", type=THREADS, help="CPU threads in all; by default one a core."),
         click.option("--batch", type=click.IntRange(1, 1024), help="Pictures that go through the network together."),
         click.option(
             "--device",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nnface.commands.options import THREADS
 from nnface.errors import DependencyError, UsageError
 
 
@@ -27,7 +28,7 @@ from nnface.errors import DependencyError, UsageError
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override the recipe, e.g. optimizer.lr=0.01."
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the network; default: torch's own.")
+@click.option("--threads", type=THREADS, help="Threads of the network; default: torch's own.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard events into the run folder.")
 def train(
     recipe: str,

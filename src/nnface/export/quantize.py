@@ -118,7 +118,7 @@ def convert(
         detector = None if spec.task == "detect" else Detector("default", threads=1)
         material = agreement.drawn(spec.task, spec, calibrate, pictures, detector)
     shown, held = _split(material)
-    if held and len(material) < _FEW:
+    if precision == "int8" and len(material) < _FEW:
         say(f"there are only {len(material)} to calibrate on; the same ones compare, which hides what is lost")
     with tempfile.TemporaryDirectory() as folder:
         if samples is not None:

@@ -65,7 +65,7 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
             raise UsageError(f"the network {architecture} has no setting named {name!r}; {hint}")
     try:
         return build(**settings)
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise UsageError(f"the settings of the network {architecture} are impossible: {error}") from error
 
 

@@ -79,18 +79,17 @@ class DetectionTask:
             for name in names:
                 if name not in sources:
                     raise DataError(
-                        f"the recipe {recipe.name} wants data named {name!r} ({key}); give it with --data, or train a "
-                        "bundled detector further on data of your own with the recipe detector-finetune"
+                        f"the recipe {recipe.name} wants data named {name!r} ({key}); give it with --data, or set {key}"
                     )
         halves = {name: split(samples) for name, samples in sources.items()}
         self.chosen = [s for name in recipe.evaluation.sources or halves for s in halves[name][1]]
         train = {name: list(sources[name]) if data.all_pictures else halves[name][0] for name in sources}
-        if all(s.ignored.all() for samples in train.values() for s in samples):
-            raise DataError("there is no labelled face in the pictures to train on")
         cache = PictureCache(data.cache, data.cache_side)
         weights = {name: data.weights.get(name, 0.0 if data.weights else float(len(train[name]))) for name in train}
         parts = [Source(name=name, samples=train[name], weight=weights[name]) for name in train]
         self.pictures = Pictures(parts, cache, recipe.seed, bool(data.weights))
+        if all(sample.ignored.all() for sample in self.pictures.everything):
+            raise DataError("there is no labelled face in the pictures to train on")
         self.portraits = None
         if data.portraits and recipe.crops.sheets + recipe.crops.paste:
             portraits = [Source(name=n, samples=train[n], weight=float(len(train[n]))) for n in data.portraits]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nnface.errors import ModelFileError
 from nnface.files import sha256
-from nnface.header import open_header, read_spec
+from nnface.header import open_header
 from nnface.models import file as model_file
 from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
@@ -46,10 +46,10 @@ def initial_weights(path: Path, pictures: Tensor) -> tuple[Mapping[str, Tensor],
     Raises:
         ModelFileError: not such a file, or an ONNX file whose layers are not the network's.
     """
-    if open_header(path)[0] != "onnx":
+    kind, spec = open_header(path)
+    if kind != "onnx":
         module, spec = model_file.load(path)
         return module.state_dict(), spec
-    spec = read_spec(path)
     network = create(spec.architecture, spec.settings).eval()
     if spec.input.height is not None and spec.input.width is not None:  # the file takes no other size
         pictures = F.interpolate(pictures, (spec.input.height, spec.input.width), mode="bilinear", align_corners=False)

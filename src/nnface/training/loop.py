@@ -95,19 +95,28 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
     folder, text = RunFolder(out), dump(recipe)
     if resume:
         folder.check(text, task.fingerprint())
-    state = _fresh_state(task, recipe, here.device)
-    if not resume and rank == 0:
-        folder.begin(text, task.fingerprint())
-    with locked(out, _PATIENCE) if rank == 0 else nullcontext():
-        return _run(task, recipe, folder, state, here, resume=resume, tensorboard=tensorboard)
+    elif rank == 0:
+        folder.make()
+    with locked(out, patience=_PATIENCE) if rank == 0 else nullcontext():
+        if world > 1:
+            dist.barrier()  # nobody reads the state of a run that is just ending
+        state = _fresh_state(task, recipe, here.device)
+        writer = _tensorboard(out) if tensorboard and rank == 0 else None
+        if not resume and rank == 0:
+            folder.begin(text, task.fingerprint())
+        try:
+            return _run(task, recipe, folder, state, here, writer, resume=resume)
+        except BaseException:
+            if not resume and rank == 0 and state.step == 0:
+                folder.forget()
+            raise
 
 
 def _run(
-    task: Task, recipe: Recipe, folder: RunFolder, state: State, here: _Place, *, resume: bool, tensorboard: bool
+    task: Task, recipe: Recipe, folder: RunFolder, state: State, here: _Place, writer: Writer | None, *, resume: bool
 ) -> Path:
     """All steps, in a folder that is this run's own."""
     place, rank, world = here
-    writer = _tensorboard(folder.path) if tensorboard and rank == 0 else None
     if resume and folder.state.exists():
         state.load(folder.state)
     if resume and rank == 0:
@@ -336,7 +345,8 @@ class _Reporter:
         self.start = self.last = time.monotonic()
         self.sums: dict[str, float] = {}
         self.steps = 0
-        self.best = f"  (best {state.best:.4f})" if math.isfinite(state.best) else ""
+        self.best = state.best
+        self.told = f"  (best {state.best:.4f})" if math.isfinite(state.best) else ""
         if rank == 0:
             self._write(f"{loop.steps - state.step} steps of {loop.batch} pictures, learning rate {rate:g}", True)
 
@@ -353,15 +363,15 @@ class _Reporter:
         means = {name: value / self.steps for name, value in self.sums.items()}
         text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
         eta = f"{int(left // 3600)}:{int(left // 60 % 60):02d}:{int(left % 60):02d}"
-        self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.best}", False)
+        self._write(f"step {step}/{self.loop.steps}  {text}  {speed:.1f} pictures/s  left {eta}{self.told}", False)
         self.sums, self.steps, self.last = {}, 0, now
         return {"step": step, **{k: round(v, 6) for k, v in means.items()}, "pictures_per_second": round(speed, 2)}
 
     def figures(self, step: int, figures: Mapping[str, float], best: float) -> None:
         """Show an evaluation; ``best`` is that of the run's best one, this one included."""
         text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "best")
-        if figures["best"] == best and f"(best {best:.4f}" not in self.best:
-            self.best = f"  (best {best:.4f} at {step})"
+        if best != self.best:
+            self.best, self.told = best, f"  (best {best:.4f} at {step})"
         self._write(f"step {step}  evaluated: {text}", True)
         self.last = time.monotonic()
 

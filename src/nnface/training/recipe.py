@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nnface.errors import RecipeError
 from nnface.training.recipes import shipped
 
-Weight = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -138,7 +138,7 @@ class Crops(Part):
 class DetectionData(Part):
     """Where pictures come from and how often; names are the labels of ``--data`` (a COCO file's stem)."""
 
-    weights: dict[str, Weight] = {}
+    weights: dict[str, NotNegative] = {}
     """Relative frequency of each source; empty: every picture equally often, each once an epoch."""
     portraits: list[str] = []
     """Sources for ``crops.sheets`` and ``crops.paste``; used for nothing else unless they have a weight."""
@@ -152,9 +152,9 @@ class DetectionData(Part):
 class DetectionLoss(Part):
     """The loss, by the network's coding: ``anchorfree`` networks use SimOTA, anchor networks MultiBox."""
 
-    score: Weight = 1.0
-    box: Weight = 2.0
-    landmark: Weight = 4.0
+    score: NotNegative = 1.0
+    box: NotNegative = 2.0
+    landmark: NotNegative = 4.0
     kind: Literal["anchorfree", "multibox", "ultralight", "supernotman"] = "anchorfree"
 
 
@@ -268,10 +268,10 @@ class AttributesData(Part):
 class AttributesLoss(Part):
     """Cross-entropy for each head, on softened labels."""
 
-    weights: dict[str, Weight] = {"race": 1.0, "gender": 1.0, "age": 1.0}
+    weights: dict[str, NotNegative] = {"race": 1.0, "gender": 1.0, "age": 1.0}
     smoothing: float = Field(0.05, ge=0, lt=1)
     """The share of a label that is spread over all labels of its head."""
-    neighbours: dict[str, Weight] = {"age": 0.5}
+    neighbours: dict[str, NotNegative] = {"age": 0.5}
     """Heads whose labels are ordered: a label is a bell over its neighbours, with this standard deviation in labels."""
     balance: dict[str, float] = {}
     """For each head the power of the labels' frequency that is taken out of the answers: the logits get this times the

@@ -94,21 +94,28 @@ class RunFolder:
         self.last = path / "last.safetensors"
         self.about = path / "about.json"
 
-    def begin(self, recipe: str, fingerprint: str) -> None:
-        """Make the folder for a new run.
+    def make(self) -> None:
+        """Make the folder, if it is not there.
 
         Raises:
-            TrainingError: there is a run in it already, or files that the run would replace, or it cannot be made.
+            TrainingError: it cannot be made.
         """
-        if self.recipe.exists():
-            raise TrainingError(f"{self.path} holds a run already; go on with --resume, or choose another --out")
-        for file in (self.best, self.last, self.state, self.metrics, self.about):
-            if os.path.lexists(file):
-                raise TrainingError(f"{file} is there already and would be replaced; choose another --out")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrainingError(f"cannot make the run folder {self.path}: {error.strerror or error}") from error
+
+    def begin(self, recipe: str, fingerprint: str) -> None:
+        """Note what a new run in this folder is told.
+
+        Raises:
+            TrainingError: there is a run in it already, or files that the run would replace.
+        """
+        if self.recipe.exists():
+            raise TrainingError(f"{self.path} holds a run already; go on with --resume, or choose another --out")
+        for file in (self.best, self.last, self.state, self.metrics):
+            if os.path.lexists(file):
+                raise TrainingError(f"{file} is there already and would be replaced; choose another --out")
         about = {
             "nnface": __version__,
             "python": platform.python_version(),
@@ -120,6 +127,11 @@ class RunFolder:
         }
         write_atomic(self.about, json.dumps(about, indent=1))
         write_atomic(self.recipe, recipe)
+
+    def forget(self) -> None:
+        """Take back what :meth:`begin` noted: the run did no step, and the next one may be told something else."""
+        self.recipe.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
 
     def check(self, recipe: str, fingerprint: str) -> None:
         """Whether this recipe and this data may go on here.

@@ -8,7 +8,7 @@ import click
 
 from nnface.commands.data.options import dataset as _dataset
 from nnface.commands.data.options import root as _root
-from nnface.commands.output import progress
+from nnface.commands.output import progress, require_place
 from nnface.report import require
 from nnface.report.table import Table
 
@@ -31,6 +31,9 @@ def verify(
     """
     from nnface.files import write_atomic
 
+    for place in (duplicates, json_file):
+        if place is not None:
+            require_place(str(place))
     pixels = not labels_only
     with progress("pictures", None) as advance:
         if dataset == "fairface":

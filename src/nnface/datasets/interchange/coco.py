@@ -68,14 +68,16 @@ def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> De
     name = Path(image["file_name"])
     try:
         picture = next(p for p in (path.parent / name, path.parent / "images" / name) if p.exists())
-    except (StopIteration, ValueError, OSError) as error:  # ValueError: a name that no file can have
+    except (StopIteration, ValueError) as error:  # ValueError: a name that no file can have
         raise DataError(f"{path}: its picture {str(name)!r} is not there, nor in a folder images beside it") from error
+    except OSError as error:
+        raise DataError(f"{path}: its picture {str(name)!r} cannot be reached: {error.strerror}") from error
     try:
         numbers = np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
         if not (np.abs(numbers) < _FAR).all():  # nor NaN
-            raise ValueError("not finite")
+            raise ValueError("not finite, or too far")
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: an annotation of {name} has no bbox of four numbers") from error
+        raise DataError(f"{path}: an annotation of {name} has no bbox of four numbers in a picture's range") from error
     if (numbers[:, 2:] < 0).any():
         raise DataError(f"{path}: an annotation of {name} has a bbox of negative width or height")
     boxes = numbers.astype(np.float32)

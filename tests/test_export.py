@@ -219,6 +219,10 @@ def test_the_command_writes_beside_the_model_and_does_not_overwrite(tmp_path, sa
     (tmp_path / "d.json").write_bytes(b"mine")
     code, words = run("--to", "onnx", "--precision", "fp16", "--out", str(tmp_path / "d.onnx"))
     assert code == 2 and "d.json is there already" in words and (tmp_path / "d.json").read_bytes() == b"mine"
+    for _ in range(2):  # what an earlier export wrote is made anew
+        assert run("--to", "onnx", "--precision", "fp16", "--out", str(tmp_path / "e.onnx"))[0] == 0
+    (tmp_path / "e.json").write_bytes(b'{"my": "labels"}')
+    assert run("--to", "onnx", "--precision", "fp16", "--out", str(tmp_path / "e.onnx"))[0] == 2
     assert run("--to", "onnx", "--with-nms", "--batch", "2") == (0, "")
     assert opened(tmp_path / "a.nms.onnx").get_inputs()[0].shape == [2, 3, 240, 320]
 

@@ -1,5 +1,6 @@
 """``nnface import`` and ``nnface export``: weights in from other projects, model files out to where they run."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +132,8 @@ def export(
             raise UsageError(f"{out} would replace {model} itself; name another file for --out")
         _require_absent(Path(out), force)
     for ending in companions:
-        _require_absent(Path(out).with_suffix(ending), force)
+        companion = Path(out).with_suffix(ending)
+        _require_absent(companion, force or _made_before(companion, Path(out)))
     if target != "onnx":
         _for_runtime(target, source, out, precision=precision, with_nms=with_nms, **options)
         return
@@ -185,6 +187,19 @@ def _for_runtime(target: str, source: Path, out: str, **options: Any) -> None:
         extra = "train" if error.name in ("torch", "safetensors") else target
         raise DependencyError(f"exporting to {target} needs {error.name}: pip install 'nnface[{extra}]'") from error
     click.echo(f"{out}: {spec.architecture}, {said}")
+
+
+def _made_before(companion: Path, out: Path) -> bool:
+    """Whether an earlier export of ``out`` wrote what stands beside it: of JSON, a report or a Spec."""
+    if not out.exists() or companion.suffix != ".json":
+        return out.exists()
+    try:
+        content = json.loads(companion.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and any(
+        keys <= content.keys() for keys in ({"precision", "comparison"}, {"task", "architecture"})
+    )
 
 
 @contextmanager

@@ -159,6 +159,33 @@ def test_occlusion_leaves_labels_and_source_alone():
     np.testing.assert_array_equal(result.image[30:90, 20:70], before[30:90, 20:70])  # an ignored face
 
 
+def test_limbs_cross_faces_and_leave_labels_and_source_alone():
+    source = picture()
+    before = source.image.copy()
+    result = augment.limbs(source, np.random.default_rng(0), 1.0)
+    np.testing.assert_array_equal(source.image, before)
+    np.testing.assert_array_equal(result.boxes, source.boxes)
+    x1, y1, x2, y2 = source.boxes[~source.ignored][0].astype(int)
+    covered = (result.image != before).any(2)
+    assert 0.05 < covered[y1:y2, x1:x2].mean() < 0.95
+    assert covered.mean() < 0.5
+    again = augment.limbs(source, np.random.default_rng(0), 1.0)
+    np.testing.assert_array_equal(again.image, result.image)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_limbs_at_the_border(seed):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(-15, 60, (6, 2))
+    source = Labelled(
+        image=rng.integers(0, 256, (50, 60, 3), np.uint8),
+        boxes=np.concatenate([corner, corner + rng.uniform(14, 60, (6, 2))], 1).astype(np.float32),
+        landmarks=np.full((6, 5, 2), np.nan, np.float32),
+        ignored=np.zeros(6, bool),
+    )
+    assert augment.limbs(source, rng, 1.0).image.shape == (50, 60, 3)
+
+
 def test_a_picture_without_faces():
     empty = Labelled(
         image=np.zeros((50, 80, 3), np.uint8),
@@ -172,6 +199,7 @@ def test_a_picture_without_faces():
         augment.random_crop(lambda _: empty, 96, 96, rng, CropPolicy()),
         augment.sheet(lambda _: empty, 96, rng, 10, 30),
         augment.paste(empty, lambda _: empty, rng, 10, 30),
+        augment.limbs(empty, rng, 1.0),
     ):
         assert result.boxes.shape == (0, 4)
         assert result.landmarks.shape == (0, 5, 2)

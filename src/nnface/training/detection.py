@@ -182,6 +182,8 @@ class DetectionTask:
             result = augment.paste(result, self.portraits.draw, rng, crops.face_min, crops.face_max)
         if crops.occlude:
             result = augment.occlude(result, rng, crops.occlude)
+        if crops.limbs:
+            result = augment.limbs(result, rng, crops.limbs)
         if crops.photometric:
             result = replace(result, image=augment.photometric(result.image, rng))
         return augment.ignore_small(result, crops.smallest)

@@ -124,6 +124,8 @@ class Crops(Part):
     """Share of the other crops over which such portraits are laid, their faces from face_min to face_max."""
     occlude: float = Field(0.0, ge=0, le=1)
     """Share of faces that are partly covered."""
+    limbs: float = Field(0.0, ge=0, le=1)
+    """Share of faces across which a band lies, as the raised arms of a crowd do."""
     photometric: bool = True
 
     @model_validator(mode="after")

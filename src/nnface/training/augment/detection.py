@@ -149,6 +149,64 @@ def occlude(source: Labelled, rng: Generator, share: float) -> Labelled:
     return replace(source, image=image)
 
 
+def limbs(source: Labelled, rng: Generator, share: float) -> Labelled:
+    """Lay bands across some faces, as the raised arms of a crowd lie; labels stay.
+
+    A band is straight with round ends, tapers, is darker towards its edges, and has the colour of the skin of one of
+    the faces.
+    """
+    image = source.image.copy()
+    fit = np.flatnonzero(~source.ignored & (source.sizes >= 14))
+    for face in fit:
+        if rng.random() >= share:
+            continue
+        box, size = source.boxes[face], float(source.sizes[face])
+        skin = _skin(source, int(rng.choice(fit))) * rng.uniform(0.7, 1.15)
+        middle = box[:2] + (box[2:] - box[:2]) * rng.uniform(0.1, 0.9, 2)
+        angle = rng.uniform(0, 2 * np.pi)
+        along = np.array([np.cos(angle), np.sin(angle)])
+        before, after = size * rng.uniform(0.2, 2.5, 2)
+        _band(image, middle - before * along, middle + after * along, size * rng.uniform(0.12, 0.35, 2), skin, rng)
+    return replace(source, image=image)
+
+
+def _skin(source: Labelled, face: int) -> NDArray[np.float64]:
+    """(3,): the middle colour of a face's middle."""
+    x1, y1, x2, y2 = source.boxes[face]
+    left, right = (int(x1 + (x2 - x1) * part) for part in (0.3, 0.7))
+    top, bottom = (int(y1 + (y2 - y1) * part) for part in (0.3, 0.7))
+    middle = source.image[max(top, 0) : bottom + 1, max(left, 0) : right + 1].reshape(-1, 3)
+    return np.median(middle, 0) if len(middle) else np.full(3, 128.0)
+
+
+def _band(
+    image: NDArray[np.uint8],
+    start: NDArray[np.floating],
+    end: NDArray[np.floating],
+    halves: NDArray[np.floating],
+    color: NDArray[np.floating],
+    rng: Generator,
+) -> None:
+    """Paint a band from ``start`` to ``end`` (x, y), in place; ``halves`` are half its widths at the two ends."""
+    most = float(halves.max()) + 1
+    rows, columns = image.shape[:2]
+    left, top = np.maximum(np.floor(np.minimum(start, end) - most), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(np.maximum(start, end) + most), (columns, rows)).astype(int)
+    if right <= left or bottom <= top:
+        return
+    y, x = np.mgrid[top:bottom, left:right] + 0.5
+    axis = end - start
+    place = ((x - start[0]) * axis[0] + (y - start[1]) * axis[1]) / float(axis @ axis)
+    place = np.clip(place, 0, 1)  # of the nearest point, so that the ends are round
+    away = np.hypot(x - start[0] - place * axis[0], y - start[1] - place * axis[1])
+    half = halves[0] + (halves[1] - halves[0]) * place
+    inside = np.clip(half - away + 0.5, 0, 1)
+    shade = 1 - 0.45 * np.clip(away / np.maximum(half, 1e-6), 0, 1) ** 2
+    paint = color * shade[..., None] + rng.normal(0, 5, (*shade.shape, 1))
+    part = image[top:bottom, left:right]
+    part[:] = np.clip(part + inside[..., None] * (paint - part), 0, 255).astype(np.uint8)
+
+
 def random_window(source: Labelled, width: int, height: int, rng: Generator, policy: "CropPolicy") -> Window:
     """A window of the target's aspect ratio, chosen around a face or freely over the picture."""
     rows, columns = source.image.shape[:2]

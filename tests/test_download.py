@@ -334,7 +334,7 @@ def test_killed_and_run_again_it_goes_on(tmp_path: Path, mirror: Callable[..., P
                 assert process.poll() is None
             second = nnface(*arguments, cwd=tmp_path)
             assert (second.code, second.out) == (2, "")
-            assert "another nnface is at work in" in second.err
+            assert "another nnface data download is at work in" in second.err
             process.kill()
         assert not (root / "archives" / "WIDER_val.zip").exists()
         kept = fetching.length(part)

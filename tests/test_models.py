@@ -60,7 +60,7 @@ def test_every_classifier(architecture):
                 "age": (2, 9),
             }
             assert all(values.isfinite().all() and values.dtype == torch.float32 for values in outputs.values())
-    with pytest.raises(ValueError, match="7 races, or 4"):
+    with pytest.raises(UsageError, match="7 races, or 4"):
         create(architecture, {"races": 5})
 
 
@@ -95,7 +95,7 @@ def test_bisenet_has_two_more_outputs_in_training(settings):
 def test_bisenet_names_its_labels_in_the_order_that_is_asked_for():
     assert default_spec("bisenet-resnet18", labels="celebamask").segmentation.labels == CELEBAMASK_LABELS
     assert default_spec("bisenet-mobile").segmentation.labels == LABEL_ORDERS["zllrunning"] != CELEBAMASK_LABELS
-    with pytest.raises(ValueError, match="there are celebamask, zllrunning"):
+    with pytest.raises(UsageError, match="there are celebamask, zllrunning"):
         create("bisenet-mobile", {"labels": "alphabetical"})
 
 

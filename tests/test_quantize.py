@@ -135,7 +135,7 @@ def test_fp16_agrees_and_keeps_its_inputs_and_outputs(photographs, tmp_path):
 
 
 def test_a_network_that_leaves_the_range_of_fp16_is_refused(tmp_path):
-    proto = onnx.load(resolve("attributes"))
+    proto = widened(onnx.load(resolve("attributes")))
     first = next(node for node in proto.graph.node if node.op_type == "Conv")
     last = next(node for node in proto.graph.node if node.op_type == "Gemm")
     for name, factor in ((first.input[1], 1e6), (first.input[2], 1e6), (last.input[1], 1e-6)):

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,34 +68,44 @@ def make_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path, name: str = ".lock", patience: float = 0.0) -> Iterator[None]:
-    """Keep other processes of nnface out of a folder until the end, however it comes; a kill ends it too.
+def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other processes of nnface out of a folder until the end, however it comes; nothing is left in it.
 
-    Where there can be no lock (a folder that cannot be written, a file system without), nothing is kept out.
+    Where the system or the file system has no such locks (Windows, some network drives), nothing is kept out.
 
     Args:
         folder: is there.
-        name: of the lock's file in it, which stays.
         patience: seconds to wait for another process to end. The lock is also its child processes', which after a kill
             live a little longer.
 
     Raises:
-        NnfaceError: another one is at work there.
+        NnfaceError: another one is at work there, or the folder cannot be opened.
     """
-    from filelock import FileLock, Timeout  # here: most commands lock nothing, and it costs milliseconds
-
-    lock = FileLock(Path(folder) / name)
     try:
-        lock.acquire(timeout=patience)
-    except Timeout as error:
-        raise NnfaceError(f"another nnface is at work in {folder}; wait until it has ended") from error
-    except (OSError, NotImplementedError):
+        import fcntl
+    except ImportError:
         yield
         return
     try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise NnfaceError(f"cannot open the folder {folder}: {error.strerror or error}") from error
+    try:
+        until = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise NnfaceError(f"another nnface is at work in {folder}; wait until it has ended") from error
+                time.sleep(0.1)
+                continue
+            except OSError:
+                pass
+            break
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 def sha256(path: str | Path) -> str:

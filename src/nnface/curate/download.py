@@ -2,15 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nnface.curate import fetching
 from nnface.curate.archives import Archive, Published
 from nnface.curate.checking import FOLDER, Memory, check, remember
 from nnface.errors import DataError, DependencyError, UsageError
-from nnface.files import locked, write_atomic
+from nnface.files import write_atomic
 
 LOCK = "download.lock"
 """In the folder of archives: held by one process, and let go of by the system where that is killed."""
@@ -58,8 +61,7 @@ def download(
 
     Raises:
         UsageError: the terms are not accepted.
-        DataError: the folder cannot be written, or the disk has no room.
-        NnfaceError: another download is at work in it.
+        DataError: the folder cannot be written, another download is at work in it, or the disk has no room.
     """
     root = Path(root)
     folder = root / FOLDER
@@ -68,7 +70,7 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another --root") from error
-    with locked(folder, LOCK):
+    with _alone(folder):
         return _all(data, root, folder, say, advance, attempts)
 
 
@@ -86,6 +88,25 @@ def _all(data: Published, root: Path, folder: Path, say: Say, advance: Advance, 
         except fetching.RefusedError as refused:
             outcomes.append(Outcome(archive, None, _by_hand(archive, folder, str(refused))))
     return outcomes
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No second download in a folder; in one that cannot be written there is nothing to keep out of."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(
+            f"another nnface data download is at work in {folder}; wait until it has ended, or name another --root"
+        ) from error
+    except (OSError, NotImplementedError):  # read-only, or a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find(archive: Archive, root: Path) -> Path | None:

@@ -514,7 +514,9 @@ def test_weights_are_told_by_their_content(small, data, tmp_path):
     export(first, tmp_path / "b.onnx")
     for name, made in (("c.onnx", first), ("d.safetensors", tmp_path / "b.onnx")):
         shutil.copy(made, tmp_path / name)
-        start(str(small), source, tmp_path / f"from-{name}", init=tmp_path / name, overrides=plan)
+        best = start(str(small), source, tmp_path / f"from-{name}", init=tmp_path / name, overrides=plan)
+        begun = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        assert begun in model_file.load(best)[1].provenance["init"]
 
 
 def test_init_of_other_settings_is_refused(small, data, tmp_path):

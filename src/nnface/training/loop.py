@@ -106,7 +106,7 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
             folder.begin(text, task.fingerprint())
         try:
             return _run(task, recipe, folder, state, here, writer, resume=resume)
-        except BaseException:
+        except BaseException:  # Ctrl-C too; it is raised again
             if not resume and rank == 0 and state.step == 0:
                 folder.forget()
             raise

@@ -18,7 +18,7 @@ from conftest import shared
 from nnface.errors import ModelFileError, UsageError
 from nnface.export.onnx import export
 from nnface.export.published import import_checkpoint
-from nnface.geometry.align import between, chip_of_box, chip_of_landmarks, similarity
+from nnface.geometry.align import LIMITS, chip_of_box, chip_of_landmarks, corrected, readings, similarity
 from nnface.models import file
 from nnface.models.create import create, default_spec
 from nnface.predict.analyzer import Analyzer
@@ -94,31 +94,63 @@ def test_the_landmarks_come_to_lie_on_the_template(small):
     np.testing.assert_allclose(landmarks @ transform[:, :2].T + transform[:, 2], 96 * np.array(template), atol=1e-6)
 
 
-@given(st.floats(0, 1), st.floats(-3, 3), st.floats(0.1, 9), st.floats(0.1, 9), st.floats(-500, 500))
-def test_a_chip_between_two_others(share, turn, scale, scale_2, x):
-    def place(scale, turn, centre):
-        matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        return np.column_stack([matrix, np.array([48, 48]) - matrix @ centre])
-
-    first, second = np.array([x, 20.0]), np.array([7.0, -x])
-    expected = place(scale ** (1 - share) * scale_2**share, turn, (1 - share) * first + share * second)
-    found = between(place(scale, turn, first), place(scale_2, 0.3, second), share, 96)
-    np.testing.assert_allclose(found, expected, atol=1e-6 * max(1, abs(x)) * scale * scale_2)
+def place(side: float, turn: float, middle: complex, size: int = 96) -> np.ndarray:
+    """The chip of a square in the picture: its side, the turn of its content, its middle."""
+    factor = size / side * np.exp(1j * turn)
+    shift = size / 2 * (1 + 1j) - factor * middle
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def test_a_chip_lies_between_the_landmarks_place_and_the_box(small):
+@given(
+    st.floats(5, 500), st.floats(-3, 3), st.floats(-500, 500), st.tuples(*[st.floats(-2 * b, 2 * b) for b in LIMITS])
+)
+def test_a_correction_moves_enlarges_and_turns_a_chip_within_its_limits(side, turn, x, wanted):
+    rows = np.zeros((4, 15))
+    rows[:, 14] = wanted
+    middle = complex(x, 20)
+    first = place(side, turn, middle)
+    values = readings(first, np.full((5, 2), 30.0), np.array([10.0, 10.0, 60.0, 90.0]), 96)
+    right, down, growth, twist = np.clip(wanted, -LIMITS, LIMITS)
+    moved = middle + side * complex(right, down) * np.exp(-1j * turn)  # along the chip's own x and y
+    expected = place(side * np.exp(growth), turn + twist, moved)
+    np.testing.assert_allclose(corrected(first, values, rows, 96), expected, rtol=1e-6, atol=1e-6 * abs(moved) / side)
+
+
+@given(st.floats(0.1, 9), st.floats(-500, 500), st.floats(-500, 500))
+def test_what_a_correction_goes_by_does_not_depend_on_where_and_how_large_a_face_is(scale, x, y):
+    face, box = np.array([[30, 40], [70, 40], [55, 60], [38, 80], [64, 80]]), np.array([20.0, 15.0, 78.0, 99.0])
+    template = np.array([(0.3, 0.3), (0.7, 0.3), (0.5, 0.5), (0.35, 0.7), (0.65, 0.7)])
+    there = face * scale + (x, y), box * scale + (x, y, x, y)
+    one, other = (readings(chip_of_landmarks(p, template, 96), p, b, 96) for p, b in ((face, box), there))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert one[10] == pytest.approx((49 - 50) / 100, abs=0.05) and one[14] == 1
+
+
+def test_chips_are_cut_with_the_correction_of_the_spec(small):
     network, spec = small
-    template, margin = spec.alignment.points, spec.alignment.margin
+    template = np.array(spec.alignment.points, np.float32)
     picture = noise(100, 200)
-    points = (np.array(template, np.float32) * 60 + (20, 30))[None]  # a chip from (20, 30) to (80, 90)
-    side = 60 / (1 + 2 * margin)
-    box = [66 - side / 2, 60 - side / 2, 66 + side / 2, 60 + side / 2]  # one that lies 16 to the right
-    for share, left in ((0.0, 20), (0.5, 28), (1.0, 36)):
-        alignment = replace(spec.alignment, box_share=share)
+    points = (template * 60 + (20, 30))[None]  # a chip from (20, 30) to (80, 90)
+    box = [25, 35, 55, 95]  # its middle lies 10 to the left, 5 below
+    follow = np.zeros((4, 15))
+    follow[0, 10] = follow[1, 11] = 0.6  # of the way to the box's middle
+    for rows, left, top in (((), 20, 30), (tuple(map(tuple, follow)), 14, 33)):
+        alignment = replace(spec.alignment, correction=rows)
         classifier = Classifier(TorchRunner(network, replace(spec, alignment=alignment)))
         chip = classifier.chips(picture, faces_of(box, landmarks=points))[0]
-        expected = warp(picture, chip_of_box(np.array([left, 30, left + 60, 90]), 0.0, 96), 96)
+        expected = warp(picture, chip_of_box(np.array([left, top, left + 60, top + 60]), 0.0, 96), 96)
         assert np.abs(chip.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("correction", "words"),
+    [([[0.0] * 15] * 3, "must be four rows"), ([[0.0] * 14] * 4, "is not 15 numbers"), ([["x"] * 15] * 4, "number")],
+)
+def test_a_file_with_another_correction_is_refused(small, correction, words):
+    spec = json.loads(small[1].to_json())
+    spec["alignment"]["correction"] = correction
+    with pytest.raises(ModelFileError, match=f"alignment.correction .*{words}"):
+        parse(json.dumps(spec), "a file")
 
 
 def test_a_box_of_the_whole_picture_is_the_resized_picture():

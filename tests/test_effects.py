@@ -367,17 +367,17 @@ def test_what_blur_refuses(faces: object, options: dict[str, object], words: str
         blur(_noise(1), faces, **options)  # type: ignore[arg-type]
 
 
-# WIDER FACE labels blurred faces too, so `default` gives a head without a face a score about its recommended one.
-@pytest.mark.parametrize(("model", "min_score"), [("fast", None), ("accurate", None), ("default", 0.5)])
-def test_a_detector_finds_no_blurred_astronaut(model: str, min_score: float | None) -> None:
+# WIDER FACE labels blurred faces too, so a head without a face is still found, with a score about the recommended one.
+@pytest.mark.parametrize("model", ["fast", "default", "accurate"])
+def test_a_detector_doubts_a_blurred_astronaut(model: str) -> None:
     path = shared("reference/photos/astronaut.png")
-    detector = nnface.Detector(model, threads=1, min_score=min_score)
-    faces = detector(path)
+    faces = nnface.Detector(model, threads=1)(path)
     head = faces.boxes[:1]
     assert faces[0].score > 0.8
     assert (iou(head, faces.boxes) > 0.3).sum() == 1  # `accurate` takes a badge on the suit for a second face
+    unsure = nnface.Detector(model, threads=1, min_score=faces[0].score - 0.25)
     for mode in ("blur", "pixelate"):
-        left = detector(blur(path, faces, mode=mode))  # type: ignore[arg-type]
+        left = unsure(blur(path, faces, mode=mode))  # type: ignore[arg-type]
         assert not (iou(head, left.boxes) > 0.3).any()
 
 

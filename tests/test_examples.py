@@ -19,7 +19,7 @@ import pytest
 from browser import Page, chromium
 from nnface import Detector, Segmenter, zoo
 from nnface.spec import CELEBAMASK_LABELS
-from tiny_models import palette_parser
+from tiny_models import palette_parser, segmentation_spec
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 BROWSER = EXAMPLES / "browser"
@@ -90,7 +90,10 @@ def page(site: tuple[Path, str], tmp_path: Path, request: pytest.FixtureRequest)
             pytest.skip("this tree has no bundled parser")
         shutil.copy(zoo.resolve("parser"), site[0] / "models" / "parser.onnx")
     elif parser == "tiny":
-        palette_parser(site[0] / "models" / "parser.onnx")
+        # Looks at the left of the face, turned: the page has to place its chips as Python does.
+        rows = ((0.2,) * 2 + (0.0,) * 12 + (-0.1,), (0.0,) * 11 + (0.5, 0, 0, 0.1), (0.0,) * 12 + (0.1,) * 3)
+        spec = segmentation_spec(correction=(*rows, (0.0,) * 14 + (0.15,)))
+        palette_parser(site[0] / "models" / "parser.onnx", spec)
     opened = Page(f"{site[1]}index.html", tmp_path / "profile")
     yield opened
     opened.close()

@@ -64,6 +64,20 @@ def test_every_classifier(architecture):
         create(architecture, {"races": 5})
 
 
+def test_an_ensemble_answers_with_the_mean_of_its_members():
+    network = create("classifier-ensemble", {"members": 3, "stem": 8, "widths": [8, 8], "depths": [1, 1]}).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found, alone = network(images), [member(images) for member in network.members]
+    assert len(alone) == 3
+    for head, values in found.items():
+        torch.testing.assert_close(values, sum(answer[head] for answer in alone) / 3)
+    with pytest.raises(UsageError, match="0 members answer nothing"):
+        create("classifier-ensemble", {"members": 0})
+    with pytest.raises(UsageError, match="impossible: dropout probability"):
+        create("classifier-compact", {"dropout": 7})
+
+
 @pytest.mark.parametrize("architecture", PARSERS)
 def test_every_parser(architecture):
     torch.manual_seed(0)

@@ -137,6 +137,7 @@ def segmentation_spec(
     color: str = "bgr",
     width: int | None = None,
     points: tuple[tuple[float, float], ...] | None = PARSER_POINTS,
+    correction: tuple[tuple[float, ...], ...] = (),
 ) -> Spec:
     """A Spec that fits :func:`palette_parser`."""
     return Spec(
@@ -145,7 +146,7 @@ def segmentation_spec(
         licence="Apache-2.0",
         input=InputSpec(size=size, width=width or size, height=size, fit=fit, color=color, std=(255, 255, 255)),
         segmentation=SegmentationSpec(labels=labels),
-        alignment=None if points is None else AlignmentSpec(points=points, margin=0.25),
+        alignment=None if points is None else AlignmentSpec(points=points, margin=0.25, correction=correction),
         provenance={"data": "none", "data_licence": "none", "command": "true"},
     )
 

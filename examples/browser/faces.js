@@ -7,6 +7,7 @@ ort.env.wasm.wasmPaths = new URL("node_modules/onnxruntime-web/dist/", import.me
 ort.env.wasm.numThreads = 1; // more need a server that isolates the page with COOP and COEP headers
 
 const LONGEST = 4096; // of the canvas, in pixels; larger pictures are shown and searched reduced
+const LIMITS = [0.2, 0.2, 0.3, 0.2]; // of a correction of a chip: sides, sides, logarithm of the side, radians
 const PALETTE = [
   [0, 0, 0], [255, 200, 160], [240, 130, 40], [70, 240, 240], [30, 80, 220], [60, 200, 90], [0, 0, 130], [0, 110, 60],
   [170, 110, 240], [110, 30, 150], [255, 255, 255], [240, 50, 90], [150, 0, 30], [150, 90, 40], [255, 225, 25],
@@ -136,23 +137,25 @@ function overlap(a, b) {
 
 /** The transform from the picture to a face's chip, as src/nnface/predict/chips.py has it. */
 function chipOf(face, plan, size) {
-  const boxed = chipOfBox(face.box, plan?.margin ?? 0.25, size);
   const aligned = plan && face.landmarks.length ? chipOfLandmarks(face, plan, size) : null;
-  return aligned ? between(aligned, boxed, plan.box_share ?? 0, size) : boxed;
+  if (!aligned) return chipOfBox(face.box, plan?.margin ?? 0.25, size);
+  return plan.correction?.length ? corrected(aligned, face, plan.correction, size) : aligned;
 }
 
-/** The chip whose middle and side lie between those of two others, turned as the first (src/nnface/geometry/align.py). */
-function between([a, b, , , x, y], [c, d, , , u, v], share, size) {
-  const middle = size / 2;
-  const centre = (p, q, s, t) => {  // in the picture: (middle - shift) / turn, in complex numbers
-    const [dx, dy, norm] = [middle - s, middle - t, p * p + q * q];
-    return [(dx * p + dy * q) / norm, (dy * p - dx * q) / norm];
-  };
-  const [first, second] = [centre(a, b, x, y), centre(c, d, u, v)];
-  const [cx, cy] = [0, 1].map((axis) => (1 - share) * first[axis] + share * second[axis]);
-  const factor = (Math.hypot(c, d) / Math.hypot(a, b)) ** share;
-  const [p, q] = [a * factor, b * factor];
-  return [p, q, -q, p, middle - p * cx + q * cy, middle - q * cx - p * cy];
+/** The chip moved, enlarged and turned by how the face lies in it, as src/nnface/geometry/align.py has it. */
+function corrected([a, b, , , e, f], { landmarks, box: [x1, y1, x2, y2] }, rows, size) {
+  const points = [...landmarks, [(x1 + x2) / 2, (y1 + y2) / 2]];
+  const middles = points.flatMap(([x, y]) => [(a * x - b * y + e) / size - 0.5, (b * x + a * y + f) / size - 0.5]);
+  const scale = Math.hypot(a, b) / size;
+  const values = [...middles, Math.log((x2 - x1) * scale), Math.log((y2 - y1) * scale), 1];
+  const [x, y, growth, turn] = rows.map((row, i) => {
+    const sum = row.reduce((total, weight, k) => total + weight * values[k], 0);
+    return Math.max(-LIMITS[i], Math.min(LIMITS[i], sum));
+  });
+  const [p, q] = [Math.cos(turn) * Math.exp(-growth), Math.sin(turn) * Math.exp(-growth)];
+  const place = ([u, v]) => [p * u - q * v, q * u + p * v];
+  const [turned, middle] = [place([a, b]), place([e - size * (x + 0.5), f - size * (y + 0.5)])];
+  return [...turned, -turned[1], turned[0], middle[0] + size / 2, middle[1] + size / 2];
 }
 
 /** By five landmarks: the similarity that brings them closest to the plan's; null where they lie in one place. */

@@ -158,10 +158,9 @@ class AlignmentSpec:
     points: tuple[tuple[float, float], ...]
     margin: float = 0.25
     """Where there are no landmarks: the box's longer side is enlarged by this share on each side."""
-    box_share: float = 0.0
-    """Where there are both: how much the chip by the box counts for the chip's middle and side, 0 to 1, beside the one
-    by the landmarks, which alone turn it. They err apart: landmarks, say, along the width of a face seen from the side.
-    """
+    correction: tuple[tuple[float, ...], ...] = ()
+    """Where there are landmarks and a box: how the chip by the landmarks is then moved, enlarged and turned, as 4 rows
+    of 15 weights (``geometry.align.corrected``); empty: not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,10 +323,13 @@ class _Reader:
         pairs = [self.numbers(p, "alignment.points", 2) for p in self.list(fields.get("points"), "alignment.points")]
         if len(pairs) != 5:
             raise self.error("alignment.points", "must be five points")
+        rows = self.list(fields.get("correction", []), "alignment.correction")
+        if len(rows) not in (0, 4):
+            raise self.error("alignment.correction", "must be four rows")
         return AlignmentSpec(
             points=tuple((x, y) for x, y in pairs),
             margin=self.number(fields.get("margin", 0.25), "alignment.margin", 0, 4),
-            box_share=self.number(fields.get("box_share", 0.0), "alignment.box_share", 0, 1),
+            correction=tuple(self.numbers(row, "alignment.correction", 15) for row in rows),
         )
 
     # The smallest parts, each with the field's name for the error.

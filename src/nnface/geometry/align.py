@@ -52,21 +52,51 @@ def chip_of_landmarks(
     return similarity(landmarks, np.asarray(template, np.float64) * size)
 
 
-def between(first: Transform, second: Transform, share: float, size: int) -> Transform:
-    """The chip whose middle and side lie between those of two others, turned as the first.
+READINGS = 15
+LIMITS = np.array([0.2, 0.2, 0.3, 0.2])
+"""A correction goes no further, whatever points it is given: sides, sides, logarithm of the side, radians."""
+
+
+def readings(
+    transform: Transform, landmarks: NDArray[np.floating], box: NDArray[np.floating], size: int
+) -> NDArray[np.float64]:
+    """How a face lies in a chip, in sides of the chip and from its middle: what :func:`corrected` goes by.
 
     Args:
-        first: from the picture to a chip of ``size`` pixels; turn, scale and shift.
-        second: likewise.
-        share: how much the second counts, 0 to 1. Sides are weighed as logarithms.
-        size: of the chips.
+        transform: from the picture to the chip of ``size`` pixels.
+        landmarks: (5, 2) in pixels of the picture.
+        box: x1, y1, x2, y2, likewise, with an extent.
+
+    Returns:
+        (15,): x and y of each landmark, of the box's middle, the logarithms of its width and height, and 1.
     """
+    middle = (np.asarray(box[:2], np.float64) + box[2:]) / 2
+    points = np.vstack([landmarks, middle]) @ transform[:, :2].T + transform[:, 2]
+    scale = float(np.hypot(transform[0, 0], transform[1, 0])) / size
+    return np.concatenate([(points / size - 0.5).ravel(), np.log((box[2:] - box[:2]) * scale), [1.0]])
+
+
+def corrected(
+    transform: Transform, values: NDArray[np.float64], rows: Sequence[Sequence[float]], size: int
+) -> Transform:
+    """The chip moved, enlarged and turned by linear functions of how the face lies in it.
+
+    What fits five points best is not where another detector, with other points, saw the face: a face seen from the
+    side has its nose and mouth beside the middle, and the box knows more of the face's height.
+
+    Args:
+        transform: from the picture to a chip of ``size`` pixels.
+        values: its :func:`readings`.
+        rows: (4, 15): weights of the values for the shift of the chip's middle along its x and its y, in sides, the
+            logarithm of what its side is multiplied by, and the turn of its content from x to y in radians. Each
+            result is bounded by :data:`LIMITS`.
+    """
+    x, y, growth, turn = np.clip(np.asarray(rows, np.float64) @ values, -LIMITS, LIMITS)
     middle = size / 2 * (1 + 1j)
-    (turn, shift), (turn_2, shift_2) = ((complex(t[0, 0], t[1, 0]), complex(t[0, 2], t[1, 2])) for t in (first, second))
-    centre = (1 - share) * (middle - shift) / turn + share * (middle - shift_2) / turn_2  # in the picture
-    factor = turn * (abs(turn_2) / abs(turn)) ** share
-    start = middle - factor * centre
-    return np.array([[factor.real, -factor.imag, start.real], [factor.imag, factor.real, start.imag]])
+    factor = np.exp(1j * turn - growth)
+    start = middle - factor * (middle + size * (x + 1j * y))
+    moved = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
+    return np.column_stack([moved @ transform[:, :2], moved @ transform[:, 2] + (start.real, start.imag)])
 
 
 def chip_of_box(box: NDArray[np.floating], margin: float, size: int) -> Transform | None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnface.models.layers import ClassificationNetwork, conv_norm, fairface_heads, pooled
 from nnface.models.mobilenet import MobileNetV2
@@ -29,12 +28,21 @@ IMAGENET_INPUT = InputSpec(
 COMPACT_INPUT = replace(IMAGENET_INPUT, size=96, width=96, height=96, color="bgr", mean=(127.5,) * 3, std=(64.0,) * 3)
 
 FAIRFACE_ALIGNMENT = AlignmentSpec(
-    points=((0.323, 0.317), (0.677, 0.317), (0.5, 0.523), (0.351, 0.683), (0.649, 0.683)),
-    margin=0.02,
-    box_share=0.5,
-)
-"""FairFace's chips of padding 0.25, which dlib cut: medians of what our detector finds in them and in their mirror
-images (``tools/fit_alignment.py``). dlib's own mean face has its eyes at 0.318 and 0.669, 0.314."""
+    points=((0.319, 0.301), (0.681, 0.301), (0.5, 0.512), (0.348, 0.678), (0.652, 0.678)),
+    margin=0.024,
+    correction=(
+        (0.0319, 0.0171, 0.0319, -0.0171, -0.0366, 0.0, -0.0136, 0.0387, -0.0136, -0.0387,
+         0.2051, 0.0, 0.0, 0.0, 0.0),
+        (0.0005, 0.0869, -0.0005, 0.0869, 0.0, 0.0008, -0.0434, -0.0872, 0.0434, -0.0872,
+         0.0, 0.2329, 0.0706, -0.0364, 0.0734),
+        (0.1771, 0.3269, -0.1771, 0.3269, 0.0, -0.2308, 0.0532, -0.2115, -0.0532, -0.2115,
+         0.0, -0.4392, 0.4965, 0.545, 0.4167),
+        (-0.0423, -0.0086, -0.0423, 0.0086, 0.1699, 0.0, -0.0427, -0.0019, -0.0427, 0.0019,
+         -0.0495, 0.0, 0.0, 0.0, 0.0),
+    ),
+)  # fmt: skip
+"""FairFace's chips of padding 0.25, which dlib cut: what our detector finds in them, and what brings a chip by its
+landmarks nearest to them (``tools/fit_alignment.py``). dlib's own mean face has its eyes at 0.318 and 0.669, 0.314."""
 
 
 class CompactClassifier(ClassificationNetwork):
@@ -69,7 +77,7 @@ class CompactClassifier(ClassificationNetwork):
                 blocks.append(BasicBlock(inputs, width, 2 if index == 0 else 1))
                 inputs = width
         self.body = nn.Sequential(*blocks)
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(inputs, sum(map(len, self.heads.values())))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -77,8 +85,47 @@ class CompactClassifier(ClassificationNetwork):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to the logits of each head, (N, labels)."""
-        features = F.dropout(pooled(self.body(self.stem(images))), self.dropout, self.training)
+        features = self.dropout(pooled(self.body(self.stem(images))))
         return self.split(self.fc(features))
+
+
+class ClassifierEnsemble(ClassificationNetwork):
+    """Compact classifiers of one shape side by side; the mean of their logits.
+
+    Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
+    ensembles", NeurIPS 2017: each member is trained by itself from random numbers of its own, and they err apart.
+    ``tools/join_classifiers.py`` joins them.
+
+    Args:
+        members: how many.
+        stem, widths, depths, races, dropout: of each, see :class:`CompactClassifier`.
+    """
+
+    default_input = COMPACT_INPUT
+    default_alignment = FAIRFACE_ALIGNMENT
+
+    def __init__(
+        self,
+        members: int = 2,
+        stem: int = 32,
+        widths: Sequence[int] = (64, 96, 128, 192),
+        depths: Sequence[int] = (1, 1, 2, 1),
+        races: int = 7,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"{members} members answer nothing")
+        self.heads = fairface_heads(races)
+        self.members = nn.ModuleList(CompactClassifier(stem, widths, depths, races, dropout) for _ in range(members))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) to the logits of each head, (N, labels)."""
+        total: dict[str, Tensor] = self.members[0](images)
+        for member in list(self.members)[1:]:
+            answer = member(images)
+            total = {head: total[head] + answer[head] for head in total}
+        return {head: logits / len(self.members) for head, logits in total.items()}
 
 
 class ResNetClassifier(ResNet, ClassificationNetwork):

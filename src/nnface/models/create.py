@@ -31,6 +31,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "retinaface-resnet152": retinaface.resnet152,
     "retinaface-dense-resnet50": retinaface_dense.resnet50,
     "classifier-compact": classifier.CompactClassifier,
+    "classifier-ensemble": classifier.ClassifierEnsemble,
     "classifier-mobilenetv2": classifier.mobilenetv2,
     "classifier-resnet18": classifier.resnet18,
     "classifier-resnet34": classifier.resnet34,
@@ -64,9 +65,13 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
             hint = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"the network {architecture} has no setting named {name!r}; {hint}")
     try:
-        return build(**settings)
+        network = build(**settings)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
         raise UsageError(f"the settings of the network {architecture} are impossible: {error}") from error
+    for name, parameter in network.named_parameters():
+        if parameter.numel() == 0:  # torch builds it, and fails where it is first run
+            raise UsageError(f"the settings of the network {architecture} are impossible: {name} has no weights")
+    return network
 
 
 def default_spec(architecture: str, *, licence: str = "not stated", **settings: Any) -> Spec:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface.errors import UsageError
-from nnface.geometry.align import Transform, between, chip_of_box, chip_of_landmarks
+from nnface.geometry.align import Transform, chip_of_box, chip_of_landmarks, corrected, readings
 from nnface.image import Pixels
 from nnface.results import Faces
 from nnface.spec import InputSpec, Spec
@@ -19,8 +19,8 @@ SMALLEST = 10
 def places(faces: Faces, spec: Spec) -> list[Transform | None]:
     """For each face the transform from the picture to its chip; None where the face is too small or nowhere.
 
-    By its landmarks where it has them and the Spec has a template, with as much of the box as the Spec says, or else by
-    its box and the Spec's margin.
+    By its landmarks where it has them and the Spec has a template, corrected as the Spec says, or else by its box and
+    the Spec's margin.
     """
     plan, size = spec.alignment, spec.input.size
     margin = 0.25 if plan is None else plan.margin
@@ -30,8 +30,10 @@ def places(faces: Faces, spec: Spec) -> list[Transform | None]:
         transform = chip_of_box(box, margin, size) if large and _inside(box, faces) else None
         if transform is not None and plan is not None and faces.landmarks is not None:
             aligned = chip_of_landmarks(faces.landmarks[index], plan.points, size)
-            if aligned is not None:
-                transform = between(aligned, transform, plan.box_share, size)
+            if aligned is not None and plan.correction:
+                values = readings(aligned, faces.landmarks[index], box, size)
+                aligned = corrected(aligned, values, plan.correction, size)
+            transform = transform if aligned is None else aligned
         result.append(transform)
     return result
 

@@ -12,8 +12,7 @@ counts as it is and mirrored, so that its habits cancel out. Printed are
 * how far chips lie from pictures of the tenth kept for choosing, by the box, by the landmarks and corrected: medians
   and roots of the mean square of the shifts of the middle, in sides, of the logarithm of the side, and of the turn.
 
-The results are FAIRFACE_ALIGNMENT in models/classifier.py and, without a correction, CELEBAMASK_ALIGNMENT in
-models/parser.py.
+The result is FAIRFACE_ALIGNMENT in models/classifier.py. (CELEBAMASK_ALIGNMENT in models/parser.py is older.)
 """
 
 import argparse

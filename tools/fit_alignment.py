@@ -28,7 +28,7 @@ from nnface.geometry.align import chip_of_box, chip_of_landmarks, corrected, rea
 
 MIRRORED = [1, 0, 2, 4, 3]
 OUTLIER = 0.03  # sides: from here on a face weighs less
-RIDGE = 0.1  # what is left of five points in a chip that fits them is nearly dependent: without it weights reach 7
+RIDGE = 0.1  # what is left of five points in a chip that fits them is nearly dependent: keeps weights small
 
 
 def found(samples, detector, rng):

@@ -52,7 +52,6 @@ def chip_of_landmarks(
     return similarity(landmarks, np.asarray(template, np.float64) * size)
 
 
-READINGS = 15
 LIMITS = np.array([0.2, 0.2, 0.3, 0.2])
 """A correction goes no further, whatever points it is given: sides, sides, logarithm of the side, radians."""
 

@@ -8,7 +8,9 @@ depthwise ones.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 
+import torch
 from torch import Tensor, nn
 
 from nnface.models.layers import ClassificationNetwork, conv_norm, fairface_heads, pooled
@@ -121,11 +123,9 @@ class ClassifierEnsemble(ClassificationNetwork):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to the logits of each head, (N, labels)."""
-        total: dict[str, Tensor] = self.members[0](images)
-        for member in list(self.members)[1:]:
-            answer = member(images)
-            total = {head: total[head] + answer[head] for head in total}
-        return {head: logits / len(self.members) for head, logits in total.items()}
+        answers: list[dict[str, Tensor]] = [member(images) for member in self.members]
+        # A sum, for ncnn has no mean of stacked logits.
+        return {head: reduce(torch.add, (each[head] for each in answers)) / len(answers) for head in self.heads}
 
 
 class ResNetClassifier(ResNet, ClassificationNetwork):

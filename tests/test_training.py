@@ -166,7 +166,9 @@ def test_two_processes_do_not_train_in_one_folder(small, data, unbroken):
     with locked(unbroken):
         done = run(small, data, unbroken, "--resume")
     assert done.returncode == 2
-    assert f"another nnface is at work in {unbroken}" in done.stderr
+    waiting, refused = done.stderr.splitlines()
+    assert waiting == f"another nnface is at work in {unbroken}; waiting up to 10 s for its end"
+    assert f"another nnface is at work in {unbroken}; wait until" in refused
     assert (unbroken / "metrics.jsonl").read_bytes() == before
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nnface.errors import ImageError
+from nnface.errors import ImageError, NnfaceError
 from nnface.predict.video import Video, VideoWriter
 from processes import nnface, nnface_on_terminal
 from tiny_models import bright_detector, squares
@@ -134,6 +134,15 @@ def test_a_video_that_a_full_disk_cut_is_not_there_and_its_faces_are(folder: Pat
     assert ended.code == 1 and all("faces" in row for row in ended.rows)
     assert ended.err.count("\n") == 1 and "drawn/clip.faces.mp4" in ended.err
     assert list((tmp_path / "drawn").iterdir()) == []
+
+
+def test_a_size_that_no_encoder_takes_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(NnfaceError, match="cannot encode MP4 videos of 1 x 1 pixels"),
+        VideoWriter(tmp_path / "dot.mp4", 25.0) as writer,
+    ):
+        writer.write(np.zeros((1, 1, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_camera_recorded_until_ctrl_c_is_kept(tmp_path: Path) -> None:

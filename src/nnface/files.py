@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def make_folder(folder: str | Path) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
+def locked(folder: str | Path, patience: float = 0.0, say: Callable[[str], object] = lambda _: None) -> Iterator[None]:
     """Keep other processes of nnface out of a folder until the end, however it comes; nothing is left in it.
 
     Where the system or the file system has no such locks (Windows, some network drives), nothing is kept out.
@@ -77,6 +77,7 @@ def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
         folder: is there.
         patience: seconds to wait for another process to end. The lock is also its child processes', which after a kill
             live a little longer.
+        say: told once that it waits.
 
     Raises:
         NnfaceError: another one is at work there, or the folder cannot be opened.
@@ -91,13 +92,16 @@ def locked(folder: str | Path, patience: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise NnfaceError(f"cannot open the folder {folder}: {error.strerror or error}") from error
     try:
-        until = time.monotonic() + patience
+        until, told = time.monotonic() + patience, False
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() >= until:
                     raise NnfaceError(f"another nnface is at work in {folder}; wait until it has ended") from error
+                if not told:
+                    say(f"another nnface is at work in {folder}; waiting up to {patience:g} s for its end")
+                told = True
                 time.sleep(0.1)
                 continue
             except OSError:

@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from nnface.errors import NnfaceError, UsageError
 from nnface.header import open_header
@@ -12,6 +13,9 @@ from nnface.spec import Spec
 
 if TYPE_CHECKING:
     from nnface.export.cost import Precision, Report
+
+_Step: TypeAlias = 'Callable[[Path, Path], "Spec | Report"]'
+"""Makes the second file of the first."""
 
 
 def build(
@@ -58,40 +62,39 @@ def build(
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
     _require_writable(Path(out))
-    steps = [kind == "safetensors" or shaped, precision is not None, with_nms]
-    report = None
+    steps: list[_Step] = []
+    if kind == "safetensors" or shaped:
+        from nnface.export.onnx import export
+
+        steps.append(partial(export, size=size, batch=batch, opset=opset))
+    if precision is not None:
+        from nnface.export import quantize
+
+        convert = partial(
+            quantize.convert,
+            precision=precision,
+            calibrate=calibrate,
+            evaluate=evaluate,
+            pictures=pictures or quantize.PICTURES,
+            method=method,
+            most_lost=most_lost,
+            report_to=Path(out).with_suffix(".json"),
+            say=say,
+        )
+        steps.append(convert)
+    if with_nms:
+        from nnface.export.selection import add_selection
+
+        steps.append(partial(add_selection, min_score=min_score))
+    results = _run(steps, Path(model), Path(out))
+    return open_header(out)[1], next((r for r in results if not isinstance(r, Spec)), None)
+
+
+def _run(steps: Sequence[_Step], model: Path, out: Path) -> list["Spec | Report"]:
+    """Each step makes a file of the one before it, the last one ``out``; what each gave."""
     with tempfile.TemporaryDirectory() as folder:
-        here = Path(model)
-        for number, wanted in enumerate(steps):
-            if not wanted:
-                continue
-            target = Path(out) if not any(steps[number + 1 :]) else Path(folder) / f"{number}.onnx"
-            if number == 0:
-                from nnface.export.onnx import export
-
-                export(here, target, size=size, batch=batch, opset=opset)
-            elif number == 1:
-                from nnface.export import quantize
-
-                assert precision is not None
-                report = quantize.convert(
-                    here,
-                    target,
-                    precision,
-                    calibrate=calibrate,
-                    evaluate=evaluate,
-                    pictures=pictures or quantize.PICTURES,
-                    method=method,
-                    most_lost=most_lost,
-                    say=say,
-                    report_to=Path(out).with_suffix(".json"),
-                )
-            else:
-                from nnface.export.selection import add_selection
-
-                add_selection(here, target, min_score)
-            here = target
-    return open_header(out)[1], report
+        made = [Path(folder) / f"{number}.onnx" for number in range(len(steps) - 1)]
+        return [step(here, target) for step, here, target in zip(steps, [model, *made], [*made, out], strict=True)]
 
 
 def _require_precision(

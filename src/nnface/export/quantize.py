@@ -132,26 +132,9 @@ def convert(
             inputs = [_input(before, item) for item in shown]
             methods = list(METHODS) if method is None else [method]
             choice = _quantized(plain, inputs, methods, judge, MOST_LOST if most_lost is None else most_lost, say)
-        by_labels = choice.by_labels or judge.by_labels(choice.proto)
-        agreed = judge.by_agreement(choice.proto)
-        unseen = Comparison(on="random pixels", labelled=False, before={}, after={})
-        comparison = by_labels or agreed or unseen
-        speed, shape, batch = _speed(before, judge.runner(choice.proto), precision, held)
-        report = Report(
-            precision=precision,
-            comparison=comparison,
-            agreement=agreed if by_labels else None,
-            speed=speed,
-            batch=batch,
-            input=shape,
-            bytes=(Path(source).stat().st_size, choice.proto.ByteSize()),
-            method=choice.method,
-            tried=choice.tried,
-            kept=choice.kept,
-            calibrated=len(shown),
-        )
-        _refuse_loss(comparison, most_lost, out)
-        _write(choice.proto, out, _described(spec, report, source, calibrate))
+        report = _report(choice, precision, judge, Path(source), len(shown))
+    _refuse_loss(report.comparison, most_lost, out)
+    _write(choice.proto, out, _described(spec, report, source, calibrate))
     write_atomic(report_to or Path(out).with_suffix(".json"), json.dumps(to_dict(report), indent=2) + "\n")
     return report
 
@@ -230,6 +213,27 @@ class _Judge:
         return Comparison(on=on, labelled=False, before=self.agreement.before, after=after)
 
 
+def _report(choice: _Choice, precision: Precision, judge: _Judge, source: Path, calibrated: int) -> Report:
+    """What the chosen network loses and how fast it is; as strict as what there is to measure on."""
+    by_labels = choice.by_labels or judge.by_labels(choice.proto)
+    agreed = judge.by_agreement(choice.proto)
+    unseen = Comparison(on="random pixels", labelled=False, before={}, after={})
+    speed, shape, batch = _speed(judge.before, judge.runner(choice.proto), precision, judge.held)
+    return Report(
+        precision=precision,
+        comparison=by_labels or agreed or unseen,
+        agreement=agreed if by_labels else None,
+        speed=speed,
+        batch=batch,
+        input=shape,
+        bytes=(source.stat().st_size, choice.proto.ByteSize()),
+        method=choice.method,
+        tried=choice.tried,
+        kept=choice.kept,
+        calibrated=calibrated,
+    )
+
+
 def _quantized(
     source: str | Path,
     inputs: Sequence[Floats],
@@ -239,13 +243,45 @@ def _quantized(
     say: Callable[[str], object],
 ) -> _Choice:
     """The calibration that loses least; where labels say that it loses too much, with more layers in float."""
-    proto = onnx.load(source, load_external_data=False)
-    fixed = _kept_in_float(proto.graph)
-    weighted = [node.name for node in proto.graph.node if node.op_type in _WEIGHTED]
+    graph = onnx.load(source, load_external_data=False).graph
+    fixed = _kept_in_float(graph)
+    weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED]
     if not set(weighted) - fixed:
         raise UsageError(f"{source} has no layer between its first and its last ones, so int8 would change nothing")
+    choice, ranges = _calibrated(source, inputs, methods, judge, fixed, say)
+    labelled = judge.by_labels(choice.proto)
+    choice = replace(choice, kept=[name for name in weighted if name in fixed], by_labels=labelled)
+    if labelled is None or labelled.most_lost <= limit:
+        return choice
+    say(f"it loses {labelled.most_lost:.2f} points; ranking the layers by the error that each makes")
+    ranked = _ranked(source, ranges, [name for name in weighted if name not in fixed], fixed, inputs, judge)
+    tried = dict(choice.tried)
+    for count in (1, 2, 4, 8, 16):
+        if count > len(ranked) // 2 or labelled.most_lost <= limit:
+            break
+        excluded = fixed | set(ranked[:count])
+        trial = _quantize(source, ranges, excluded)
+        now = judge.by_labels(trial)
+        assert now is not None
+        tried[f"{choice.method}, {count} more in float"] = now.most_lost
+        say(f"with {count} more layers in float it loses {now.most_lost:.2f} points")
+        if now.most_lost < labelled.most_lost:
+            labelled = now
+            choice = replace(choice, proto=trial, kept=[n for n in weighted if n in excluded], by_labels=now)
+    return replace(choice, tried=tried)
+
+
+def _calibrated(
+    source: str | Path,
+    inputs: Sequence[Floats],
+    methods: Sequence[str],
+    judge: _Judge,
+    fixed: set[str],
+    say: Callable[[str], object],
+) -> tuple[_Choice, Any]:
+    """The network by the method that agrees best with the float model, and the ranges of its activations."""
     tried: dict[str, float] = {}
-    best: tuple[float, str, Any, onnx.ModelProto] | None = None
+    best: tuple[_Choice, Any] | None = None
     for method in methods:
         say(f"calibrating on {len(inputs)} pictures by {method}")
         ranges = _ranges(source, inputs, method, judge.before.batch or 1)
@@ -253,29 +289,13 @@ def _quantized(
         agreed = judge.by_agreement(candidate)
         assert agreed is not None  # what calibrates compares
         # By the mean: single figures of few pictures jump.
-        tried[method] = lost = float(np.mean(list(agreed.lost.values())))
+        lost = float(np.mean(list(agreed.lost.values())))
         say(f"{method} is {lost:.2f} points from the float model, in the mean of {', '.join(agreed.lost)}")
-        if best is None or lost < best[0]:
-            best = (lost, method, ranges, candidate)
+        if best is None or lost < min(tried.values()):
+            best = _Choice(candidate, method, (), {}, None), ranges
+        tried[method] = lost
     assert best is not None
-    _, method, ranges, candidate = best
-    kept = [name for name in weighted if name in fixed]
-    labelled = judge.by_labels(candidate)
-    if labelled is not None and labelled.most_lost > limit:
-        say(f"it loses {labelled.most_lost:.2f} points; ranking the layers by the error that each makes")
-        ranked = _ranked(source, ranges, [name for name in weighted if name not in fixed], fixed, inputs, judge)
-        for count in (1, 2, 4, 8, 16):
-            if count > len(ranked) // 2 or labelled.most_lost <= limit:
-                break
-            excluded = fixed | set(ranked[:count])
-            trial = _quantize(source, ranges, excluded)
-            now = judge.by_labels(trial)
-            assert now is not None
-            tried[f"{method}, {count} more in float"] = now.most_lost
-            say(f"with {count} more layers in float it loses {now.most_lost:.2f} points")
-            if now.most_lost < labelled.most_lost:
-                labelled, candidate, kept = now, trial, [name for name in weighted if name in excluded]
-    return _Choice(candidate, method, kept, tried, labelled)
+    return replace(best[0], tried=tried), best[1]
 
 
 def _ranked(

@@ -144,7 +144,9 @@ class VideoWriter:
             size = (image.shape[1], image.shape[0])
             self._writer = cv2.VideoWriter(_for_opencv(self._temporary), fourcc, self.fps, size)
             if not self._writer.isOpened():
-                raise NnfaceError(f"cannot write {self.path}: this OpenCV has no encoder for MP4 videos")
+                raise NnfaceError(
+                    f"cannot write {self.path}: this OpenCV cannot encode MP4 videos of {size[0]} x {size[1]} pixels"
+                )
         self._writer.write(image)
         self._count += 1
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -97,7 +98,7 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
         folder.check(text, task.fingerprint())
     elif rank == 0:
         folder.make()
-    with locked(out, patience=_PATIENCE) if rank == 0 else nullcontext():
+    with locked(out, _PATIENCE, partial(print, file=sys.stderr)) if rank == 0 else nullcontext():
         if world > 1:
             dist.barrier()  # nobody reads the state of a run that is just ending
         state = _fresh_state(task, recipe, here.device)

@@ -1,3 +1,6 @@
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +9,11 @@ from hypothesis import strategies as st
 
 from nnface.geometry.anchors import grid
 from nnface.geometry.boxes import decode_distance
-from nnface.models.anchorfree import STRIDES
+from nnface.models.anchorfree import STRIDES, AnchorFree
 from nnface.training.losses import anchorfree
 from nnface.training.matching import Target
 
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 CELLS = torch.from_numpy(grid(96, 128, STRIDES).copy())[:, :3]
 
 
@@ -134,3 +138,24 @@ def test_eiou_is_zero_for_equal_boxes_and_grows_with_distance():
     assert iou.tolist() == [1, 0, 0]
     assert float(loss[0]) == pytest.approx(0, abs=1e-5)
     assert float(loss[0]) < float(loss[1]) < float(loss[2])
+
+
+def test_a_slope_over_the_size_is_folded_into_the_last_convolutions():
+    plan = importlib.util.spec_from_file_location("fit_scores", TOOLS / "fit_scores.py")
+    fit_scores = importlib.util.module_from_spec(plan)
+    plan.loader.exec_module(fit_scores)
+    torch.manual_seed(0)
+    network = AnchorFree(stem=8, widths=[8, 8, 16, 16], neck=16, head_depth=1).eval()
+    for head in network.heads:
+        torch.nn.init.normal_(head.predict.weight, std=0.1)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        before = network(images)
+        fit_scores.fold(network, (8, 16, 32), 0.3)
+        after = network(images)
+    strides = torch.tensor([8] * 96 + [16] * 24 + [32] * 6)[None, :, None]
+    left, top, right, bottom = (before["boxes"] * strides).unbind(-1)
+    size = ((left * top * right * bottom) ** 0.25 * 2)[..., None]
+    torch.testing.assert_close(after["logits"], before["logits"] + 0.3 * torch.log2(size / 128), rtol=1e-3, atol=1e-4)
+    for name in ("boxes", "landmarks"):
+        torch.testing.assert_close(after[name], before[name])

@@ -374,7 +374,7 @@ def test_a_detector_doubts_a_blurred_astronaut(model: str) -> None:
     faces = nnface.Detector(model, threads=1)(path)
     head = faces.boxes[:1]
     assert faces[0].score > 0.8
-    assert (iou(head, faces.boxes) > 0.3).sum() == 1  # `accurate` takes a badge on the suit for a second face
+    assert (iou(head, faces.boxes) > 0.3).sum() == 1
     halved = faces[0].score / (1 - faces[0].score) / 2  # the odds
     unsure = nnface.Detector(model, threads=1, min_score=halved / (1 + halved))
     for mode in ("blur", "pixelate"):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from generated import widerface
 from processes import ENVIRONMENT
+from trainings import SMALL
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLED = 4
@@ -38,6 +40,20 @@ def shared(path: str) -> Path:
     if not file.exists():
         pytest.skip(f"needs {file}, which this machine does not have")
     return file
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small WIDER FACE, generated; tests that change one make their own."""
+    return widerface(tmp_path_factory.mktemp("widerface"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The recipe of a training of seconds (:mod:`trainings`)."""
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

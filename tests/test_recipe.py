@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from generated import coco as make_coco
-from generated import widerface as make_widerface
 from nnface.datasets import widerface
 from nnface.errors import DataError, DeviceError, RecipeError, TrainingError, UsageError
 from nnface.models import file as model_file
@@ -16,18 +15,6 @@ from nnface.training import loop, recipe
 from nnface.training.detection import DetectionTask
 from nnface.training.start import start
 from trainings import SMALL, run
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_widerface(tmp_path_factory.mktemp("widerface"))
-
-
-@pytest.fixture
-def small(tmp_path):
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import shared
-from generated import widerface as make_widerface
 from nnface import Detector
 from nnface.datasets import widerface
 from nnface.errors import ModelFileError, TrainingError
@@ -18,45 +17,35 @@ from nnface.models.create import create
 from nnface.training import recipe
 from nnface.training.detection import DetectionTask
 from nnface.training.start import start
-from trainings import SMALL
+
+STILL = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
+"""A step that leaves the weights where they were."""
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_widerface(tmp_path_factory.mktemp("widerface"))
-
-
-@pytest.fixture
-def small(tmp_path):
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL)
-    return path
+def assert_close_weights(ended, begun):
+    after = load_file(ended)
+    for name, value in load_file(begun).items():
+        torch.testing.assert_close(after[name], value)
 
 
 def test_init_starts_from_a_model_file(small, data, tmp_path):
     source = [f"widerface:{data}"]
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=2"])
-    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
-    start(str(small), source, tmp_path / "b", init=first, overrides=still)
-    begun, ended = load_file(first), load_file(tmp_path / "b" / "last.safetensors")
-    for name, value in begun.items():
-        torch.testing.assert_close(ended[name], value)
+    start(str(small), source, tmp_path / "b", init=first, overrides=STILL)
+    assert_close_weights(tmp_path / "b" / "last.safetensors", first)
 
 
 def test_a_run_that_stopped_before_its_first_state_begins_from_init_again(small, data, tmp_path):
     source = [f"widerface:{data}"]
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=2"])
-    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
-    start(str(small), source, tmp_path / "b", init=first, overrides=still)
+    start(str(small), source, tmp_path / "b", init=first, overrides=STILL)
     for name in ("state.pt", "best.safetensors", "last.safetensors"):
         (tmp_path / "b" / name).unlink()
     for other in (None, "default"):
         with pytest.raises(TrainingError, match=r"before its first state was saved, .* --init with small \(sha256"):
-            start(str(small), source, tmp_path / "b", init=other, resume=True, overrides=still)
-    start(str(small), source, tmp_path / "b", init=first, resume=True, overrides=still)
-    begun, ended = load_file(first), load_file(tmp_path / "b" / "last.safetensors")
-    for name, value in begun.items():
-        torch.testing.assert_close(ended[name], value)
+            start(str(small), source, tmp_path / "b", init=other, resume=True, overrides=STILL)
+    start(str(small), source, tmp_path / "b", init=first, resume=True, overrides=STILL)
+    assert_close_weights(tmp_path / "b" / "last.safetensors", first)
 
 
 def test_weights_say_what_they_started_from_after_a_resume_too(small, data, tmp_path):
@@ -82,8 +71,7 @@ def test_init_starts_from_an_exported_file(small, data, tmp_path):
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=12", "optimizer.lr=0.01"])
     exported = tmp_path / "first.onnx"
     export(first, exported)
-    still = ["loop.steps=1", "optimizer.lr=1e-12", "loop.ema=0", "loop.freeze_batch_norm=true"]
-    start(str(small), source, tmp_path / "b", init=exported, overrides=still)
+    start(str(small), source, tmp_path / "b", init=exported, overrides=STILL)
     detectors = [Detector(p, min_score=0.0) for p in (exported, tmp_path / "b" / "last.safetensors")]
     picture = next((data / "WIDER_train").rglob("*.jpg"))
     boxes = [detector(picture).boxes for detector in detectors]

@@ -26,18 +26,6 @@ from nnface.training.state import State
 from trainings import SMALL, begin, command, run, same, wait_for
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_widerface(tmp_path_factory.mktemp("widerface"))
-
-
-@pytest.fixture
-def small(tmp_path):
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL)
-    return path
-
-
 def test_a_short_training_learns_and_its_model_detects(small, data, tmp_path):
     out = tmp_path / "run"
     plain = ["crops.mosaic=0", "crops.occlude=0", "crops.photometric=false", "optimizer.lr=0.01"]

@@ -1,4 +1,4 @@
-"""A small training of a detector, in a process of its own."""
+"""A small training of a detector, in a process of its own: of the fixtures `small` and `data`."""
 
 import subprocess
 import sys

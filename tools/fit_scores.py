@@ -54,8 +54,9 @@ def precision(detector, sources, slope):
         found = {}
         for number, (prepared, plain, strides) in enumerate(rows):
             size = np.log2(plain["boxes"]).mean(1) + np.log2(2 * strides / CENTRE)  # from distances in strides
-            odds = plain["scores"] / (1 - plain["scores"]) * np.exp(slope * size)
-            faces = detector.select({**plain, "scores": (odds / (1 + odds)).astype(np.float32)}, prepared)
+            factor, scores = np.exp(slope * size), plain["scores"]  # of the odds
+            scores = (scores * factor / (1 + scores * (factor - 1))).astype(np.float32)
+            faces = detector.select({**plain, "scores": scores}, prepared)
             found[str(number)] = (faces.boxes, faces.scores)
         boxes = {str(n): s.boxes for n, s in enumerate(samples)}
         truth = wider.by_height(boxes, {str(n): s.ignored for n, s in enumerate(samples)})
@@ -94,6 +95,8 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     module, spec = model_file.load(options.model)
+    if spec.architecture != "anchorfree":
+        raise SystemExit(f"{options.model} is no anchor-free detector")
     detector = Detector(TorchRunner(module, spec), size=options.size, min_score=MIN_SCORE)
     chosen = [split(samples)[1] for samples in read_sources(options.data).values()]
     whole = [(samples, outputs(detector, samples)) for samples in chosen]

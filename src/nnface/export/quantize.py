@@ -248,14 +248,13 @@ def _quantized(
     weighted = [node.name for node in graph.node if node.op_type in _WEIGHTED]
     if not set(weighted) - fixed:
         raise UsageError(f"{source} has no layer between its first and its last ones, so int8 would change nothing")
-    choice, ranges = _calibrated(source, inputs, methods, judge, fixed, say)
-    labelled = judge.by_labels(choice.proto)
-    choice = replace(choice, kept=[name for name in weighted if name in fixed], by_labels=labelled)
+    method, ranges, proto, tried = _calibrated(source, inputs, methods, judge, fixed, say)
+    kept = [name for name in weighted if name in fixed]
+    labelled = judge.by_labels(proto)
     if labelled is None or labelled.most_lost <= limit:
-        return choice
+        return _Choice(proto, method, kept, tried, labelled)
     say(f"it loses {labelled.most_lost:.2f} points; ranking the layers by the error that each makes")
     ranked = _ranked(source, ranges, [name for name in weighted if name not in fixed], fixed, inputs, judge)
-    tried = dict(choice.tried)
     for count in (1, 2, 4, 8, 16):
         if count > len(ranked) // 2 or labelled.most_lost <= limit:
             break
@@ -263,12 +262,11 @@ def _quantized(
         trial = _quantize(source, ranges, excluded)
         now = judge.by_labels(trial)
         assert now is not None
-        tried[f"{choice.method}, {count} more in float"] = now.most_lost
+        tried[f"{method}, {count} more in float"] = now.most_lost
         say(f"with {count} more layers in float it loses {now.most_lost:.2f} points")
         if now.most_lost < labelled.most_lost:
-            labelled = now
-            choice = replace(choice, proto=trial, kept=[n for n in weighted if n in excluded], by_labels=now)
-    return replace(choice, tried=tried)
+            labelled, proto, kept = now, trial, [name for name in weighted if name in excluded]
+    return _Choice(proto, method, kept, tried, labelled)
 
 
 def _calibrated(
@@ -278,10 +276,10 @@ def _calibrated(
     judge: _Judge,
     fixed: set[str],
     say: Callable[[str], object],
-) -> tuple[_Choice, Any]:
-    """The network by the method that agrees best with the float model, and the ranges of its activations."""
+) -> tuple[str, Any, onnx.ModelProto, dict[str, float]]:
+    """The method that agrees best with the float model, its ranges and its network; what each method loses."""
     tried: dict[str, float] = {}
-    best: tuple[_Choice, Any] | None = None
+    best: tuple[str, Any, onnx.ModelProto] | None = None
     for method in methods:
         say(f"calibrating on {len(inputs)} pictures by {method}")
         ranges = _ranges(source, inputs, method, judge.before.batch or 1)
@@ -292,10 +290,10 @@ def _calibrated(
         lost = float(np.mean(list(agreed.lost.values())))
         say(f"{method} is {lost:.2f} points from the float model, in the mean of {', '.join(agreed.lost)}")
         if best is None or lost < min(tried.values()):
-            best = _Choice(candidate, method, (), {}, None), ranges
+            best = method, ranges, candidate
         tried[method] = lost
     assert best is not None
-    return replace(best[0], tried=tried), best[1]
+    return *best, tried
 
 
 def _ranked(

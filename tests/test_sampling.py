@@ -1,5 +1,6 @@
 """The sample of slow tests that ``make test`` draws (conftest.py)."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-TESTS = """
+TESTS = Path(__file__).parent
+SUITE = """
 import pytest
 
 @pytest.mark.slow
@@ -21,16 +23,16 @@ def test_quick(): pass
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     """One quick test and ten slow ones, with this suite's conftest."""
-    for name in ("conftest.py", "processes.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
-    (tmp_path / "test_it.py").write_text(TESTS)
+    shutil.copy(TESTS / "conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
     return tmp_path
 
 
 def collected(suite: Path, *arguments: str) -> set[str]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments]
-    done = subprocess.run(command, cwd=suite, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}  # the conftest imports modules that lie beside it
+    done = subprocess.run(command, cwd=suite, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return {line for line in done.stdout.splitlines() if "::" in line}
 

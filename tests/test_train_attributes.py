@@ -137,13 +137,13 @@ def test_it_learns(small, root):
     torch.manual_seed(0)
     model = task.model()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    before = task.evaluate(model)["gender"]
+    before = task.evaluate(model).figures["gender"]
     model.train()
     for batch in task.batches(0, 0, 1):
         sum(task.loss(model, batch, task.counts(batch)).values()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    after = task.evaluate(model)
+    after = task.evaluate(model).figures
     assert after["gender"] > max(0.9, before)
     assert after["age_within_1"] > 0.6
 

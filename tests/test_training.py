@@ -6,14 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from generated import widerface as make_widerface
-from nnface import Detector
+from nnface import Detector, header, zoo
 from nnface.datasets import widerface
+from nnface.datasets.samples import DetectionSample
 from nnface.errors import NnfaceError, TrainingError
 from nnface.files import locked
 from nnface.metrics import wider
@@ -21,9 +24,13 @@ from nnface.models import file as model_file
 from nnface.runtime.torch import TorchRunner
 from nnface.training import loop, recipe
 from nnface.training.detection import DetectionTask
+from nnface.training.initial import initial_weights
+from nnface.training.inputs import normalised
 from nnface.training.start import start
 from nnface.training.state import State
 from trainings import SMALL, begin, command, run, same, wait_for
+
+SOLVAY = Path(__file__).resolve().parents[1] / "examples/solvay_1927.jpg"
 
 
 def test_a_short_training_learns_and_its_model_detects(small, data, tmp_path):
@@ -207,10 +214,37 @@ def test_sources_may_share_their_keys(small, tmp_path):
     seen = []
     network = task.model()
     network.register_forward_hook(lambda *_: seen.append(1))
-    figures = task.evaluate(network)
+    evaluation = task.evaluate(network)
     assert sum(seen) > 0
     truth = wider.by_height({str(i): s.boxes for i, s in enumerate(task.chosen)})
-    assert {f"{name}@128" for name in truth.counted} | {"best"} == figures.keys()
+    assert {f"{name}@128" for name in truth.counted} == evaluation.figures.keys()
+
+
+def test_the_score_that_a_trained_detector_recommends_is_fitted_on_what_was_kept(small, data, tmp_path):
+    """Of a network that is good already; only the surer half of what it finds are called faces."""
+    least = float(np.median(Detector("default")(SOLVAY).scores))
+    found = Detector("default", min_score=least)(SOLVAY)
+    sample = DetectionSample(
+        key="solvay",
+        path=SOLVAY,
+        boxes=found.boxes,
+        landmarks=np.full((len(found.boxes), 5, 2), np.nan, np.float32),
+        ignored=np.zeros(len(found.boxes), bool),
+    )
+    settings = header.read_spec(zoo.resolve("default")).settings
+    layers = ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    still = ["loop.steps=1", "loop.freeze_batch_norm=true", "optimizer.lr=1e-9", f"model.settings={{{layers}}}"]
+    plan = recipe.load(small, ["size=640", "evaluation.sizes=[640]", "evaluation.best=640", *still])
+    task = DetectionTask(plan, {"all": widerface.read(data)})
+    task.chosen = [sample] * 8
+    pictures = normalised(next(iter(task.batches(0, 0, 1))).images, task.spec().input)
+    task.init, _ = initial_weights(zoo.resolve("default"), pictures)
+    loop.train(task, plan, tmp_path / "run")
+    for name in ("best", "last"):
+        spec = header.read_spec(tmp_path / "run" / f"{name}.safetensors")
+        assert spec.detection.min_score == pytest.approx(least, abs=0.02)
+    task.chosen = [sample]
+    assert task.evaluate(task.model().eval()).spec.detection.min_score == 0.5, "29 faces are too few to tell"
 
 
 def test_without_faces_to_choose_by_the_best_weights_are_the_last(small, tmp_path):

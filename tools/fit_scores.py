@@ -47,7 +47,7 @@ def outputs(detector, samples):
     return rows
 
 
-def precision(detector, sources, slope):
+def average_precisions(detector, sources, slope):
     """(easy, medium, hard) in per cent, the mean over the sources."""
     figures = []
     for samples, rows in sources:
@@ -66,7 +66,7 @@ def precision(detector, sources, slope):
 
 def fitted(detector, sources):
     """The best slope, and the figures without and with it."""
-    rows = [precision(detector, sources, slope) for slope in SLOPES]
+    rows = [average_precisions(detector, sources, slope) for slope in SLOPES]
     best = int(np.argmax([row.mean() for row in rows]))
     return SLOPES[best], rows[0], rows[best]
 
@@ -102,7 +102,7 @@ def main():
     whole = [(samples, outputs(detector, samples)) for samples in chosen]
     halves = [[(samples[n::2], rows[n::2]) for samples, rows in whole] for n in (0, 1)]
     slope, _, _ = fitted(detector, halves[0])
-    before, after = (precision(detector, halves[1], value) for value in (0, slope))
+    before, after = (average_precisions(detector, halves[1], value) for value in (0, slope))
     print(f"the other half: {told(before)} before, {told(after)} with the first half's slope of {slope:.2f}")
     slope, before, after = fitted(detector, whole)
     print(f"all: {told(before)} before, {told(after)} with a slope of {slope:.2f}")

@@ -8,8 +8,8 @@ names none, in place of the recipe's; ``--recipe`` the name of the shipped recip
 Weights are stored in 16 bits.
 
 ``--chosen`` (which may be repeated) is a COCO file of boxes by people whose fixed tenth was kept for choosing: the
-recommended score is the lowest at which 39 of 40 boxes there are faces, over faces higher than 30 pixels, at the
-model's own size. Hold-out figures are taken from results/widerface-holdout.json, where it has them; measure with
+recommended score is the lowest at which 39 of 40 boxes there are faces (nnface.metrics.operating_point), at the model's
+own size. Hold-out figures are taken from results/widerface-holdout.json, where it has them; measure with
 benchmarks/peers.py after the first call, then call again. The card (zoo/weights/NAME.md) is written by hand, its tables
 by benchmarks/tables.py.
 """
@@ -20,7 +20,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from nnface import Detector
@@ -29,6 +28,7 @@ from nnface.datasets.samples import split
 from nnface.export.onnx import export
 from nnface.files import atomic_path
 from nnface.metrics import wider
+from nnface.metrics.operating_point import operating_point
 from nnface.models import file as model_file
 from nnface.models.halves import halved
 from nnface.runtime.torch import TorchRunner
@@ -37,36 +37,13 @@ from nnface.zoo import index
 from nnface.zoo.registry import WEIGHTS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "widerface-holdout.json"
-PRECISION = 0.975
 COMMAND = "python benchmarks/peers.py --list holdout.txt --model {}:{}"
 
 
-def recommended_score(detector, samples):
-    """The lowest score whose precision over faces higher than 30 pixels is PRECISION, with that and its recall."""
-    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
-    found = {s.key: faces for s, faces in zip(samples, detector.batch([s.path for s in samples]), strict=True)}
-    for score in np.arange(0.15, 0.85, 0.01):
-        cut = {key: (f.boxes[f.scores >= score], f.scores[f.scores >= score]) for key, f in found.items()}
-        tall = {key: (b, s) for key, (b, s) in ((k, _tall(*v)) for k, v in cut.items())}
-        matches = wider.match(list(tall.values()), [truth.boxes[key] for key in tall])
-        curve = wider.curve(matches, [truth.counted["medium"][key] for key in tall])
-        hits, counted = int(curve.found[-1]), int(curve.counted[-1])
-        if hits >= PRECISION * counted:
-            break
-    return round(float(score), 2), hits / max(counted, 1), hits / curve.faces
-
-
-def _tall(boxes, scores):
-    keep = boxes[:, 3] - boxes[:, 1] > 24
-    return boxes[keep], scores[keep]
-
-
-def measured(path, samples):
-    """Average precision on the samples: whole weights and stored ones shall not differ."""
-    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
-    found = Detector(path, min_score=0.02).batch([s.path for s in samples])
-    curves = wider.score({s.key: (f.boxes, f.scores) for s, f in zip(samples, found, strict=True)}, truth)
-    return {name: curve.average_precision for name, curve in curves.items()}
+def found_in(detector, samples):
+    """Key to boxes and scores."""
+    found = detector.batch([s.path for s in samples])
+    return {s.key: (faces.boxes, faces.scores) for s, faces in zip(samples, found, strict=True)}
 
 
 def main():
@@ -84,8 +61,12 @@ def main():
     if options.size is not None:
         spec = replace(spec, input=replace(spec.input, size=options.size))
     samples = [sample for path in options.chosen for sample in split(coco.read(path))[1]]
-    score, precision, recall = recommended_score(Detector(TorchRunner(module, spec), min_score=0.05), samples)
-    print(f"score {score:.2f}: precision {precision:.3f}, recall {recall:.3f} on {len(samples)} pictures")
+    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+    point = operating_point(found_in(Detector(TorchRunner(module, spec), min_score=0.05), samples), truth)
+    if point is None:
+        raise SystemExit("no score is precise enough, or there are too few faces")
+    rates = f"precision {point.precision:.3f}, recall {point.recall:.3f}"
+    print(f"score {point.score:.2f}: {rates} on {len(samples)} pictures")
     figures = {f"widerface/tenth/{name}": value for name, value in spec.figures.items() if "@" in name}
     if RESULTS.is_file():
         for row in json.loads(RESULTS.read_text("utf-8"))["rows"]:
@@ -95,7 +76,7 @@ def main():
     ours = {"recipe": plan.name, **plan.provenance}  # what the file says besides stays: what it started from, averages
     spec = replace(
         spec,
-        detection=replace(spec.detection, min_score=score),
+        detection=replace(spec.detection, min_score=point.score),
         figures=figures,
         licence=plan.licence,
         provenance={**spec.provenance, **ours, "command": COMMAND.format(options.name, spec.input.size)},
@@ -108,7 +89,8 @@ def main():
         with atomic_path(WEIGHTS / f"{options.name}.onnx") as temporary:  # half the bytes
             onnx.save(halved(onnx.load(Path(folder) / "whole.onnx")), temporary)
         for path in (Path(folder) / "whole.onnx", WEIGHTS / f"{options.name}.onnx"):
-            print(f"{path.name}: " + "  ".join(f"{k} {100 * v:.2f}" for k, v in measured(path, samples).items()))
+            curves = wider.score(found_in(Detector(path, min_score=0.02), samples), truth)  # stored as good as whole?
+            print(f"{path.name}: " + "  ".join(f"{k} {100 * c.average_precision:.2f}" for k, c in curves.items()))
     index.write()
 
 

@@ -25,6 +25,7 @@ from nnface.training.loading import load
 from nnface.training.losses.attributes import disagreement, soft_cross_entropy, soft_labels
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import AttributesRecipe
+from nnface.training.task import Evaluation
 from nnface.training.teacher import Teachers, learned
 
 
@@ -179,14 +180,14 @@ class AttributesTask:
         """The pictures of the batch, those that lie over others too."""
         return sorted({*batch.names, *batch.others_names})
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> Evaluation:
         """Accuracies on the tenth kept for choosing, through the ordinary predictor.
 
         ``race``, ``gender``, ``age`` exact, ``age_within_1``, ``worst_race`` (the recall of the race that fares
         worst); ``best`` as the recipe weighs them, NaN without chips to choose on.
         """
         if not self.chosen:
-            return {"best": float("nan")}
+            return Evaluation({}, float("nan"), self._spec)
         classifier = Classifier(TorchRunner(model, self._spec), batch=64)
         chips = [resized(np.asarray(self.cache.load(s.path)[0]), classifier.size) for s in self.chosen]
         logits = classifier.logits(chips)
@@ -202,8 +203,7 @@ class AttributesTask:
                 figures["worst_race"] = min(recalls, default=0.0)
         share = self.recipe.evaluation.worst_race
         mean = float(np.mean([figures[name] for name in self.heads]))
-        figures["best"] = (1 - share) * mean + share * figures["worst_race"]
-        return figures
+        return Evaluation(figures, (1 - share) * mean + share * figures["worst_race"], self._spec)
 
     def fingerprint(self) -> str:
         """A hash over every chip's key and labels."""

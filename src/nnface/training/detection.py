@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nnface.datasets.samples import DetectionSample, split
 from nnface.errors import DataError
 from nnface.metrics import wider
+from nnface.metrics.operating_point import operating_point
 from nnface.models.create import create, default_spec
 from nnface.predict.detector import Detector
 from nnface.runtime.torch import TorchRunner
@@ -27,6 +28,7 @@ from nnface.training.matching import Target
 from nnface.training.objectives import AnchorFree, Objective, objective
 from nnface.training.pictures import PictureCache, Pictures, Source
 from nnface.training.recipe import Crops, DetectionRecipe
+from nnface.training.task import Evaluation
 from nnface.training.teacher import Teachers
 
 
@@ -137,13 +139,16 @@ class DetectionTask:
         """The pictures that the batch was made of."""
         return batch.names
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> Evaluation:
         """AP by face height on the tenth kept for choosing, through the ordinary predictor.
 
         Names are ``easy@640`` and so on; ``best`` is the mean of the three at the recipe's ``evaluation.best``, and NaN
-        where there is no face to choose on.
+        where there is no face to choose on. The score that the Spec recommends is fitted at that size too, where there
+        are faces enough (:func:`nnface.metrics.operating_point.operating_point`).
         """
         figures: dict[str, float] = {}
+        detection = self._spec.detection
+        assert detection is not None  # a detector's Spec always has it
         truth = wider.by_height(
             {str(i): s.boxes for i, s in enumerate(self.chosen)}, {str(i): s.ignored for i, s in enumerate(self.chosen)}
         )
@@ -158,9 +163,11 @@ class DetectionTask:
             curves = wider.score(found, truth) if self.chosen else {}
             for setting, curve in curves.items():
                 figures[f"{setting}@{size}"] = curve.average_precision
+            if size == self.recipe.evaluation.best and (point := operating_point(found, truth)):
+                detection = replace(detection, min_score=point.score)
         chosen = [v for k, v in figures.items() if k.endswith(f"@{self.recipe.evaluation.best}") and not np.isnan(v)]
-        figures["best"] = float(np.mean(chosen)) if chosen else float("nan")
-        return figures
+        best = float(np.mean(chosen)) if chosen else float("nan")
+        return Evaluation(figures, best, replace(self._spec, detection=detection))
 
     def fingerprint(self) -> str:
         """A hash over every picture's key and labels."""

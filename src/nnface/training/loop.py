@@ -33,7 +33,7 @@ from nnface.models import file as model_file
 from nnface.training.recipe import Loop, Recipe, Schedule, dump
 from nnface.training.recipe import Optimizer as OptimizerPart
 from nnface.training.state import RunFolder, State
-from nnface.training.task import Task
+from nnface.training.task import Evaluation, Task
 
 _PATIENCE = 10.0
 """Seconds that a resume waits for a killed run's loader processes, which look every 5 whether their parent lives."""
@@ -127,6 +127,7 @@ def _run(
     rate = scaled_rate(recipe.optimizer, loop.batch)
     say = _Reporter(rank, loop, rate, state)
 
+    result: Evaluation | None = None
     parts = iter(task.batches(state.step, rank, world))
     with _stopping() as stop:
         while state.step < loop.steps:
@@ -162,16 +163,18 @@ def _run(
                     folder.log(row)
                     _note(writer, row, state.step)
                 if state.step % loop.evaluate_every == 0 or state.step == loop.steps:
-                    figures = _evaluate(task, state, folder)
-                    folder.log({"step": state.step, **figures})
-                    _note(writer, figures, state.step)
-                    say.figures(state.step, figures, state.best)
+                    result = _evaluate(task, state, folder)
+                    row = {"step": state.step, **result.figures, "best": result.best}
+                    folder.log(row)
+                    _note(writer, row, state.step)
+                    say.figures(state.step, result.figures, state.best)
                 if state.step % loop.save_every == 0 or state.step == loop.steps or stopping:
                     state.save(folder.state)
             if stopping:
                 raise KeyboardInterrupt
     if rank == 0:
-        model_file.save(folder.last, state.shipped, task.spec())
+        result = result or task.evaluate(state.shipped)  # a run that is resumed after its last step
+        model_file.save(folder.last, state.shipped, result.spec)
     return folder.best if folder.best.exists() else folder.last
 
 
@@ -230,14 +233,14 @@ def _fresh_state(task: Task, recipe: Recipe, place: torch.device) -> State:
     return State(model, optimizer, make_average(model, recipe.loop.ema))
 
 
-def _evaluate(task: Task, state: State, folder: RunFolder) -> dict[str, float]:
+def _evaluate(task: Task, state: State, folder: RunFolder) -> Evaluation:
     """Measure the weights that would be shipped, and keep them if they are the best so far (NaN: no telling)."""
-    figures = task.evaluate(state.shipped)
-    if not figures["best"] <= state.best:
-        state.best = figures["best"]
-        kept = {name: round(value, 5) for name, value in figures.items() if name != "best" and math.isfinite(value)}
-        model_file.save(folder.best, state.shipped, replace(task.spec(), figures=kept))
-    return figures
+    result = task.evaluate(state.shipped)
+    if not result.best <= state.best:
+        state.best = result.best
+        kept = {name: round(value, 5) for name, value in result.figures.items() if math.isfinite(value)}
+        model_file.save(folder.best, state.shipped, replace(result.spec, figures=kept))
+    return result
 
 
 def _training_mode(model: nn.Module, freeze_batch_norm: bool) -> None:
@@ -370,7 +373,7 @@ class _Reporter:
 
     def figures(self, step: int, figures: Mapping[str, float], best: float) -> None:
         """Show an evaluation; ``best`` is that of the run's best one, this one included."""
-        text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "best")
+        text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         if best != self.best:
             self.best, self.told = best, f"  (best {best:.4f} at {step})"
         self._write(f"step {step}  evaluated: {text}", True)

@@ -27,6 +27,7 @@ from nnface.training.loading import load
 from nnface.training.losses.segmentation import cross_entropy, dice, ohem_cross_entropy
 from nnface.training.pictures import PictureCache
 from nnface.training.recipe import SegmentationRecipe
+from nnface.training.task import Evaluation
 from nnface.training.teacher import Teachers, learned, on_grid
 
 
@@ -121,14 +122,14 @@ class SegmentationTask:
         """The pictures of the batch."""
         return batch.names
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> Evaluation:
         """Figures on the tenth kept for choosing, at the label images' own size.
 
         ``f1_18`` and ``f1_14``, the mean F1 over all parts and over the frequent ones, and ``iou`` with background;
         ``best`` as the recipe weighs the first two, NaN without portraits to choose on.
         """
         if not self.chosen:
-            return {"best": float("nan")}
+            return Evaluation({}, float("nan"), self._spec)
         runner, size = TorchRunner(model, self._spec), self.recipe.augment.size
         matrix = np.zeros((len(CELEBAMASK_LABELS),) * 2, np.int64)
         for sample in self.chosen:
@@ -138,15 +139,10 @@ class SegmentationTask:
             logits = np.ascontiguousarray(runner.run(pixels)["logits"][0].transpose(1, 2, 0))
             found = cv2.resize(logits, truth.shape[::-1], interpolation=cv2.INTER_LINEAR).argmax(2)
             matrix += parsing.confusion(truth, found.astype(np.uint8), len(CELEBAMASK_LABELS))
-        figures = parsing.scores(matrix)
+        scores = parsing.scores(matrix)
         share = self.recipe.evaluation.frequent
-        best = share * figures.frequent_f1 + (1 - share) * figures.mean_f1
-        return {
-            "f1_18": figures.mean_f1,
-            "f1_14": figures.frequent_f1,
-            "iou": figures.mean_iou,
-            "best": best,
-        }
+        figures = {"f1_18": scores.mean_f1, "f1_14": scores.frequent_f1, "iou": scores.mean_iou}
+        return Evaluation(figures, share * scores.frequent_f1 + (1 - share) * scores.mean_f1, self._spec)
 
     def fingerprint(self) -> str:
         """A hash over every portrait's key and the size of its label image."""

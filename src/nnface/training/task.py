@@ -1,7 +1,7 @@
 """The seam between the loop and what it trains."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -9,6 +9,17 @@ from nnface.spec import Spec
 
 Batch = Any
 """What a task's loader yields and its loss takes; the loop only hands it on."""
+
+
+class Evaluation(NamedTuple):
+    """What a network does on the tenth of train that is kept for choosing."""
+
+    figures: Mapping[str, float]
+    """By name; NaN where there is nothing to measure by."""
+    best: float
+    """The one that chooses, higher better; NaN where nothing was measured."""
+    spec: Spec
+    """The task's, with what was fitted to this network."""
 
 
 class Task(Protocol):
@@ -19,7 +30,7 @@ class Task(Protocol):
         ...
 
     def spec(self) -> Spec:
-        """What the model file will say of itself."""
+        """What the model file will say of itself, but for what an evaluation fits."""
         ...
 
     def batches(self, step: int, rank: int, world: int) -> Iterable[Batch]:
@@ -42,8 +53,8 @@ class Task(Protocol):
         """The pictures of the batch, for the message where the loss is not finite."""
         ...
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Figures on the tenth of train that is kept for choosing; ``best`` is the one that chooses, higher better."""
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Measure the network, through the ordinary predictor."""
         ...
 
     def fingerprint(self) -> str:

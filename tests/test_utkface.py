@@ -80,6 +80,15 @@ def test_seven_races_are_joined_to_four():
     assert benchmark.score(four, found[:1]).heads["race"].accuracy.value == 1
 
 
+def test_faces_that_are_missed_are_wrong_in_every_share():
+    meaning = ClassificationSpec(heads=FAIRFACE_HEADS)
+    sample = AttributeSample(key="a", path=Path("a"), labels={"race": 0, "gender": 0, "age": 0})
+    sure = {name: np.eye(len(labels), dtype=np.float32)[0] * 9 for name, labels in FAIRFACE_HEADS.items()}
+    result = benchmark.score(meaning, [(sample, sure), (sample, None)])
+    age = result.heads["age"]
+    assert (age.accuracy.value, age.within_one.value, age.mean_error, result.missed) == (0.5, 0.5, 0.0, 1)
+
+
 def test_the_command(tmp_path, root, exported):  # noqa: F811
     arguments = ("evaluate", "utkface", "--model", exported, "--data", root, "--crop", "none")
     ended = nnface(*arguments, "--json", "a.json", "--save", "report", cwd=tmp_path)

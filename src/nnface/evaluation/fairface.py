@@ -39,7 +39,7 @@ class Head:
     within_one: Share | None
     """Of an ordered head: off by one label at most."""
     mean_error: float | None
-    """Of an ordered head: mean absolute difference in labels."""
+    """Of an ordered head: mean absolute difference in labels, over the faces that were found."""
     calibration_error: float
     calibration: NDArray[np.floating]
     """(bins, 3): confidence, accuracy, count."""
@@ -169,7 +169,7 @@ def score(meaning: ClassificationSpec, found: Sequence[tuple[AttributeSample, Lo
     for name, options in meaning.heads.items():
         temperature = meaning.temperatures.get(name, 1.0)
         probabilities = softmax(logits[name] / np.float32(temperature))
-        answers[name] = np.where(there, probabilities.argmax(1), -2)
+        answers[name] = np.where(there, probabilities.argmax(1), -2)  # a face that was missed: near no label
         confidence = np.where(there, probabilities.max(1), 0.0)
         known = labels[name] >= 0
         right = (answers[name] == labels[name])[known]
@@ -196,7 +196,7 @@ def score(meaning: ClassificationSpec, found: Sequence[tuple[AttributeSample, Lo
             accuracy=fairness.accuracy(labels[name], answers[name]),
             balanced=float((np.diag(table)[occurring] / totals[occurring]).mean()),
             confusion=table,
-            within_one=fairness.within(np.where(seen, labels[name], -1), answers[name], 1) if ordered else None,
+            within_one=fairness.within(labels[name], answers[name], 1) if ordered else None,
             mean_error=fairness.mean_error(np.where(seen, labels[name], -1), answers[name]) if ordered else None,
             calibration_error=error,
             calibration=bins,

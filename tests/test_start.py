@@ -1,6 +1,8 @@
 """The weights that a training starts from: model files, exported files, published backbones."""
 
 import hashlib
+import json
+import re
 import shutil
 
 import pytest
@@ -33,6 +35,22 @@ def test_init_starts_from_a_model_file(small, data, tmp_path):
     first = start(str(small), source, tmp_path / "a", overrides=["loop.steps=2"])
     start(str(small), source, tmp_path / "b", init=first, overrides=STILL)
     assert_close_weights(tmp_path / "b" / "last.safetensors", first)
+
+
+def test_weights_that_training_did_not_better_stay_the_best(small, data, tmp_path, capsys):
+    source, plain = [f"widerface:{data}"], ["crops.mosaic=0", "crops.occlude=0", "crops.photometric=false"]
+    good = ["optimizer.lr=0.01", "loop.steps=100", "loop.evaluate_every=100"]
+    first = start(str(small), source, tmp_path / "a", overrides=[*plain, *good])
+    capsys.readouterr()
+    best = start(str(small), source, tmp_path / "b", init=first, overrides=["loop.steps=4", "optimizer.lr=1.0"])
+    rows = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").open()]
+    measured = [row for row in rows if "best" in row]
+    assert [row["step"] for row in measured] == [0, 4]
+    assert measured[0]["best"] > measured[1]["best"]
+    assert_close_weights(best, first)
+    told = capsys.readouterr().err
+    assert re.search(r"^\d+ pictures to train on, 1 kept for choosing; too few to tell", told, re.M)
+    assert "step 0  evaluated: easy@128" in told
 
 
 def test_a_run_that_stopped_before_its_first_state_begins_from_init_again(small, data, tmp_path):

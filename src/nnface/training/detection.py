@@ -109,6 +109,10 @@ class DetectionTask:
         """What the model file says of itself."""
         return self._spec
 
+    def sizes(self) -> tuple[int, int]:
+        """How many pictures it trains on, and how many are kept for choosing."""
+        return len(self.pictures.everything), len(self.chosen)
+
     def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
         """This process's parts of the steps from ``step`` on."""
         return load(self.sample, _collate, self.recipe.loop, step, rank, world)

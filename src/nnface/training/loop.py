@@ -39,6 +39,10 @@ _PATIENCE = 10.0
 """Seconds that a resume waits for a killed run's loader processes, which look every 5 whether their parent lives."""
 
 
+_FEW = 20
+"""Fewer pictures than this to choose by, and the run says so."""
+
+
 class Writer(Protocol):
     """What the loop needs of a TensorBoard writer."""
 
@@ -48,7 +52,14 @@ class Writer(Protocol):
 
 
 def train(
-    task: Task, recipe: Recipe, out: Path, *, resume: bool = False, device: str = "cpu", tensorboard: bool = False
+    task: Task,
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "cpu",
+    tensorboard: bool = False,
+    measure_start: bool = False,
 ) -> Path:
     """Train to the recipe's end and return the best model file.
 
@@ -59,6 +70,7 @@ def train(
         resume: go on from ``out/state.pt``.
         device: ``cpu``, ``cuda`` (one for each process of a machine) or ``cuda:1``.
         tensorboard: write events to ``out`` as well.
+        measure_start: evaluate the weights that the run starts from too: they may stay the best.
 
     Raises:
         NnfaceError: another process trains in the run folder.
@@ -70,7 +82,8 @@ def train(
     """
     place = find_device(device)
     rank, world = _join_processes(place)
-    best = _train(task, recipe, out, _Place(place, rank, world), resume=resume, tensorboard=tensorboard)
+    here = _Place(place, rank, world)
+    best = _train(task, recipe, out, here, resume=resume, tensorboard=tensorboard, measure_start=measure_start)
     if world > 1:
         # After _train, whose DistributedDataParallel holds the group too: were that the last to let go of it, gloo's
         # destructor would join its threads with the interpreter's lock held, while they wait for it (torch 2.13).
@@ -86,7 +99,9 @@ class _Place(NamedTuple):
     world: int
 
 
-def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool, tensorboard: bool) -> Path:
+def _train(
+    task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool, tensorboard: bool, measure_start: bool
+) -> Path:
     """Train as :func:`train` says, in a group of processes that was joined already."""
     _, rank, world = here
     if recipe.loop.batch % (shares := world * recipe.loop.accumulate):
@@ -106,7 +121,7 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
         if not resume and rank == 0:
             folder.begin(text, task.fingerprint())
         try:
-            return _run(task, recipe, folder, state, here, writer, resume=resume)
+            return _run(task, recipe, folder, state, here, writer, resume=resume, measure_start=measure_start)
         except BaseException:  # Ctrl-C too; it is raised again
             if not resume and rank == 0 and state.step == 0:
                 folder.forget()
@@ -114,20 +129,32 @@ def _train(task: Task, recipe: Recipe, out: Path, here: _Place, *, resume: bool,
 
 
 def _run(
-    task: Task, recipe: Recipe, folder: RunFolder, state: State, here: _Place, writer: Writer | None, *, resume: bool
+    task: Task,
+    recipe: Recipe,
+    folder: RunFolder,
+    state: State,
+    here: _Place,
+    writer: Writer | None,
+    *,
+    resume: bool,
+    measure_start: bool,
 ) -> Path:
     """All steps, in a folder that is this run's own."""
     place, rank, world = here
     if resume and folder.state.exists():
         state.load(folder.state)
     if resume and rank == 0:
-        folder.forget_after(state.step)
+        folder.forget_after(state.step or -1)  # before its first saved step a run does all again
     loop = recipe.loop
     model: nn.Module = DistributedDataParallel(state.model) if world > 1 else state.model
     rate = scaled_rate(recipe.optimizer, loop.batch)
     say = _Reporter(rank, loop, rate, state)
+    if rank == 0:
+        say.pictures(*task.sizes())
 
     result: Evaluation | None = None
+    if measure_start and rank == 0 and state.step == 0:
+        _evaluate(task, state, folder, say, writer)
     parts = iter(task.batches(state.step, rank, world))
     with _stopping() as stop:
         while state.step < loop.steps:
@@ -163,11 +190,7 @@ def _run(
                     folder.log(row)
                     _note(writer, row, state.step)
                 if state.step % loop.evaluate_every == 0 or state.step == loop.steps:
-                    result = _evaluate(task, state, folder)
-                    row = {"step": state.step, **result.figures, "best": result.best}
-                    folder.log(row)
-                    _note(writer, row, state.step)
-                    say.figures(state.step, result.figures, state.best)
+                    result = _evaluate(task, state, folder, say, writer)
                 if state.step % loop.save_every == 0 or state.step == loop.steps or stopping:
                     state.save(folder.state)
             if stopping:
@@ -233,13 +256,17 @@ def _fresh_state(task: Task, recipe: Recipe, place: torch.device) -> State:
     return State(model, optimizer, make_average(model, recipe.loop.ema))
 
 
-def _evaluate(task: Task, state: State, folder: RunFolder) -> Evaluation:
+def _evaluate(task: Task, state: State, folder: RunFolder, say: "_Reporter", writer: Writer | None) -> Evaluation:
     """Measure the weights that would be shipped, and keep them if they are the best so far (NaN: no telling)."""
     result = task.evaluate(state.shipped)
     if not result.best <= state.best:
         state.best = result.best
         kept = {name: round(value, 5) for name, value in result.figures.items() if math.isfinite(value)}
         model_file.save(folder.best, state.shipped, replace(result.spec, figures=kept))
+    row = {"step": state.step, **result.figures, "best": result.best}
+    folder.log(row)
+    _note(writer, row, state.step)
+    say.figures(state.step, result.figures, state.best)
     return result
 
 
@@ -353,6 +380,13 @@ class _Reporter:
         self.told = f"  (best {state.best:.4f})" if math.isfinite(state.best) else ""
         if rank == 0:
             self._write(f"{loop.steps - state.step} steps of {loop.batch} pictures, learning rate {rate:g}", True)
+
+    def pictures(self, train: int, chosen: int) -> None:
+        """Show how many pictures there are to train on and to choose by."""
+        doubt = "" if chosen >= _FEW else "; too few to tell one checkpoint from another"
+        if not chosen:
+            doubt = "; the last weights count as the best"
+        self._write(f"{train} pictures to train on, {chosen} kept for choosing{doubt}", True)
 
     def step(self, step: int, losses: Mapping[str, float]) -> dict[str, Any] | None:
         """Note a step; every ``log_every`` steps show the mean and give the row for metrics.jsonl."""

@@ -90,6 +90,10 @@ class SegmentationTask:
         """What the model file says of itself."""
         return self._spec
 
+    def sizes(self) -> tuple[int, int]:
+        """How many pictures it trains on, and how many are kept for choosing."""
+        return len(self.train), len(self.chosen)
+
     def batches(self, step: int, rank: int, world: int) -> Iterator[Batch]:
         """This process's parts from ``step`` on; part p of a step holds its p-th share of the step's numbers."""
         return load(self.sample, _collate, self.recipe.loop, step, rank, world)

@@ -74,7 +74,15 @@ def start(
         task = SegmentationTask(plan, read_portraits(data), place)
     if init is not None and not (resume and RunFolder(folder).state.exists()):  # else its state has its weights
         task.init = _weights_of(init, task)
-    return loop.train(task, plan, folder, resume=resume, device=device, tensorboard=tensorboard)
+    return loop.train(
+        task,
+        plan,
+        folder,
+        resume=resume,
+        device=device,
+        tensorboard=tensorboard,
+        measure_start=init is not None,
+    )
 
 
 def _with_origin(plan: recipe.Recipe, init: str | Path | None, resumed: Path | None) -> recipe.Recipe:

@@ -33,6 +33,10 @@ class Task(Protocol):
         """What the model file will say of itself, but for what an evaluation fits."""
         ...
 
+    def sizes(self) -> tuple[int, int]:
+        """How many pictures it trains on, and how many are kept for choosing."""
+        ...
+
     def batches(self, step: int, rank: int, world: int) -> Iterable[Batch]:
         """This process's parts of the steps from ``step`` on: one item for each accumulated part of each step.
 

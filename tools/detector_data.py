@@ -4,13 +4,15 @@
     tools/detector_data.py SOURCE IMAGES... --peers ../shared/peers --out FILE.json [--truth FILE] [--landmarks FILE]
 
 SOURCE is ``wider`` (official text in --truth, RetinaFace's label.txt in --landmarks), ``masked`` (faces.csv in --truth)
-``pseudo`` (no truth: the teacher's boxes are the labels) or ``portraits`` (the same for pictures that a face fills,
-which the teacher sees nine at a time: it misses faces larger than half of its input). What is written:
+``pseudo`` (no truth: the teacher's boxes are the labels), ``portraits`` (the same for pictures that a face fills, which
+the teacher sees nine at a time: it misses faces larger than half of its input) or ``animals`` (cats, dogs and people
+with them, whose faces a csv in --truth names: the teacher takes every fifth dog for a person). What is written:
 
 * a box of the truth is a face; one that is marked invalid is an ignore region (``iscrowd`` 1);
 * the teacher's landmarks are given to the faces that it finds at IoU 0.5; people's own landmarks come first;
 * with truth, a teacher's box that matches no face is an ignore region: WIDER leaves many faces unlabelled;
-* without truth, boxes from 0.5 are faces, weaker ones from 0.2 ignore regions.
+* without truth, boxes from 0.5 are faces, weaker ones from 0.2 ignore regions;
+* on animals, what the csv does not name is background, but for boxes of less than 24 pixels.
 
 The teacher is SCRFD-2.5G (InsightFace, non-commercial research only) on the whole picture at 640 and, where a picture
 is larger than 900 pixels, on four overlapping quarters as well, and on every picture reduced to a third, for faces that
@@ -30,6 +32,9 @@ from nnface.geometry.boxes import iou, nms
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 POSITIVE, WEAK = 0.5, 0.2
+TINY = 24
+"""Pixels: nobody can say whether a smaller face behind an animal is a person's."""
+NOBODY = np.zeros((0, 4), np.float32), np.zeros(0, bool)
 
 
 def teacher_labels(detect, image):
@@ -86,6 +91,8 @@ def labelled(detect, source, paths):
         loaded = [(path, image) for path, image in loaded if image is not None]
         if source == "portraits":
             labels = portrait_labels(detect, [image for _, image in loaded])
+        elif source == "animals":
+            labels = (detect(image) for _, image in loaded)
         else:
             labels = (teacher_labels(detect, image) for _, image in loaded)
         yield from zip(loaded, labels, strict=True)
@@ -128,8 +135,8 @@ def read_masked(path):
     return {k: (np.array(v, np.float32), np.zeros(len(v), bool)) for k, v in rows.items()}
 
 
-def annotate(truth, people, labels):
-    """Rows (box, ignored, points or None) for one picture."""
+def annotate(truth, people, labels, doubtful=np.inf):
+    """Rows (box, ignored, points or None) for one picture; teacher's boxes up to ``doubtful`` high may be faces."""
     boxes, scores, points = labels
     if truth is None:
         rows = [(b, s < POSITIVE, p) for b, s, p in zip(boxes, scores, points, strict=True) if s >= WEAK]
@@ -148,7 +155,8 @@ def annotate(truth, people, labels):
         if not degenerate:
             rows.append((face, bool(invalid[i]), chosen))
     for j, box in enumerate(boxes):
-        if scores[j] >= WEAK and (not len(faces) or overlaps[:, j].max() < 0.4):
+        unknown = scores[j] >= WEAK and box[3] - box[1] < doubtful
+        if unknown and (not len(faces) or overlaps[:, j].max() < 0.4):
             rows.append((box, True, None))
     return rows
 
@@ -156,7 +164,7 @@ def annotate(truth, people, labels):
 def main():
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", choices=["wider", "masked", "pseudo", "portraits"])
+    parser.add_argument("source", choices=["wider", "masked", "pseudo", "portraits", "animals"])
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--peers", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -170,7 +178,8 @@ def main():
 
     cv2.setNumThreads(1)
     detect = peers.create("scrfd_2.5g", size=640, min_score=0.1)
-    truths = {"wider": read_wider, "masked": read_masked}.get(options.source, lambda _: None)(options.truth)
+    readers = {"wider": read_wider, "masked": read_masked, "animals": read_masked}
+    truths = readers.get(options.source, lambda _: None)(options.truth)
     people = read_landmarks(options.landmarks) if options.landmarks else {}
     events = {}
     if options.source == "wider":  # a flat folder of WIDER pictures: the event follows from the official text
@@ -183,6 +192,8 @@ def main():
             key = path.relative_to(folder).with_suffix("").as_posix()
             key = events.get(path.stem, key)
             lookup = f"images/{path.stem}" if options.source == "masked" else key
+            if options.source == "animals":
+                truths.setdefault(lookup, NOBODY)
             if truths is None or lookup in truths:
                 wanted.setdefault(key, (path, lookup))
 
@@ -190,7 +201,8 @@ def main():
     keys = {path: (key, lookup) for key, (path, lookup) in wanted.items()}
     for (path, image), labels in labelled(detect, options.source, list(keys)):
         key, lookup = keys[path]
-        rows = annotate(truths and truths[lookup], people.get(key), labels)
+        doubtful = TINY if options.source == "animals" else np.inf
+        rows = annotate(truths and truths[lookup], people.get(key), labels, doubtful)
         if options.with_faces and all(ignored for _, ignored, _ in rows):
             continue
         number = len(images)

@@ -112,6 +112,14 @@ def test_faces_are_blurred_and_their_hair_is_not(tmp_path: Path, models: list[st
     assert np.abs(after[300:].astype(int) - before[300:]).max() < 3
 
 
+def test_nothing_covered_is_said_and_asked_for_is_refused(tmp_path: Path, models: list[str]) -> None:
+    picture = _save(tmp_path / "in/empty.png")
+    ended = nnface_on_terminal("blur", picture, *models, cwd=tmp_path)
+    assert "no face was found; written unchanged to empty.blurred.jpg" in " ".join(ended.out.split())
+    ended = nnface("blur", picture, "--strength", "0", *models, cwd=tmp_path)
+    assert ended.code == 2 and "0<x<=6" in _one_sentence(ended)
+
+
 def test_a_copy_that_is_there_stays_without_force(tmp_path: Path, models: list[str]) -> None:
     _save(tmp_path / "a.png", (128, 128))
     copy = tmp_path / "a.blurred.jpg"

@@ -90,6 +90,16 @@ def test_a_folder_says_which_videos_it_leaves_out(folder: Path, tmp_path: Path) 
     assert ended.err == "nnface: in: 1 video left out, the first below/clip.avi; name a video to have it looked at\n"
 
 
+def test_a_folder_says_which_photographs_it_cannot_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in/a.png"), squares(64, 64, (16, 16)))
+    for name in ("IMG_1.HEIC", "IMG_2.dng"):
+        (tmp_path / "in" / name).write_bytes(b"what a phone writes")
+    ended = nnface("blur", "in", "--out", "out", "--parser", "none", "--model", folder / "bright.onnx", cwd=tmp_path)
+    assert ended.code == 0 and [row["file"] for row in ended.rows] == ["in/a.png"]
+    assert ended.err.startswith("nnface: in: 2 pictures left out, the first IMG_1.HEIC, for HEIC and raw files are not")
+
+
 def test_odd_names_of_videos(folder: Path, tmp_path: Path) -> None:
     model = folder / "bright.onnx"
     shutil.copy(folder / "clip.mp4", tmp_path / "12:30.mp4")  # for FFmpeg the beginning of a protocol

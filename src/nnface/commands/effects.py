@@ -119,7 +119,7 @@ def recolor(
 @click.option("--pixelate", is_flag=True, help="Coarse squares instead of a smooth blur.")
 @click.option(
     "--strength",
-    type=click.FloatRange(0, 6),
+    type=click.FloatRange(0, 6, min_open=True),
     default=1.0,
     show_default=True,
     help="1: six cells across a face; below, people may be recognised.",
@@ -212,6 +212,8 @@ class _Result:
 
     def line(self) -> str:
         """The line for people."""
+        if self.frames is None and not self.shown:
+            return f"{self.source.path}: no face was found; written unchanged to {self.place}"
         where = "" if self.frames is None else f" in {output.counted(self.frames, 'frame')}"
         return f"{self.source.path}: {output.counted(self.shown, 'face')}{where}, written to {self.place}"
 

@@ -231,12 +231,15 @@ def write_labels(faces: Faces, place: Path) -> None:
 def write_cutout(path: str, faces: Faces, segmenter: Segmenter, parts: Sequence[str], place: Path) -> None:
     """Write a picture file as a PNG in which only some parts of its faces are to be seen, with soft edges.
 
+    Where nothing of them is, the pixels are black: who throws the alpha channel away does not get the photograph back.
+
     Raises:
         NnfaceError: the picture cannot be read at its full size, or the PNG cannot be written.
     """
     pixels = image.read(path)
-    alpha = segmenter.soft(pixels, faces, {"parts": parts})["parts"]
-    _, data = cv2.imencode(".png", np.dstack([pixels, np.rint(alpha * 255).astype(np.uint8)]))
+    alpha = np.rint(segmenter.soft(pixels, faces, {"parts": parts})["parts"] * 255).astype(np.uint8)
+    seen = np.where(alpha[:, :, None] > 0, pixels, 0)
+    _, data = cv2.imencode(".png", np.dstack([seen, alpha]))
     write_atomic(place, data.tobytes())
 
 

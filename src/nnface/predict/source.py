@@ -5,12 +5,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nnface.image import IMAGE_SUFFIXES
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".mts"})
 """The extensions of files that are read as videos where they are named; a folder's videos are not taken."""
+UNREAD = frozenset(
+    {".heic", ".heif", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
+)
+"""The extensions of photographs that are not read: a folder's are told, for who blurs faces must know of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ def expand(paths: Iterable[str], notes: list[str] | None = None) -> tuple[list[S
 
     Args:
         paths: as typed.
-        notes: gets a sentence for each folder whose videos are left out.
+        notes: gets a sentence for each folder whose videos, or photographs of kinds that are not read, are left out.
 
     Returns:
         the sources, and a sentence for each folder that holds no picture or cannot be read.
@@ -52,16 +56,15 @@ def each(paths: Iterable[str], problems: list[str], notes: list[str] | None = No
     for path in paths:
         if os.path.isdir(path):  # noqa: PTH112 - "a//b" and "./a" stay as typed
             before, count = len(problems), 0
-            videos: list[str] = []
-            for inside in _walk(path, "", problems, videos):
+            left_out = _LeftOut([], [])
+            for inside in _walk(path, "", problems, left_out):
                 count += 1
                 place = os.path.join(path, inside)  # noqa: PTH118
                 yield Source(path=place, inside=inside, kind="picture", named=False)
             if not count and len(problems) == before:
                 problems.append(f"{path} holds no picture (they are taken by their extension: .jpg, .png, .webp, ...)")
-            if videos and notes is not None:
-                what = "1 video" if len(videos) == 1 else f"{len(videos)} videos"
-                notes.append(f"{path}: {what} left out, the first {videos[0]}; name a video to have it looked at")
+            if notes is not None:
+                notes += left_out.notes(path)
         elif is_camera(path):
             yield Source(path=path, inside=f"camera-{path[7:]}", kind="camera", named=True)
         else:
@@ -70,7 +73,26 @@ def each(paths: Iterable[str], problems: list[str], notes: list[str] | None = No
             yield Source(path=path, inside=file.name, kind=kind, named=True)
 
 
-def _walk(folder: str, below: str, problems: list[str], videos: list[str]) -> Iterator[str]:
+class _LeftOut(NamedTuple):
+    """What a walk through a folder does not take, by the path below it."""
+
+    videos: list[str]
+    unread: list[str]
+
+    def notes(self, folder: str) -> Iterator[str]:
+        """A sentence for each kind."""
+        if self.videos:
+            what = "1 video" if len(self.videos) == 1 else f"{len(self.videos)} videos"
+            yield f"{folder}: {what} left out, the first {self.videos[0]}; name a video to have it looked at"
+        if self.unread:
+            what = "1 picture" if len(self.unread) == 1 else f"{len(self.unread)} pictures"
+            yield (
+                f"{folder}: {what} left out, the first {self.unread[0]}, for HEIC and raw files are not read; "
+                "convert them to JPEG or PNG first"
+            )
+
+
+def _walk(folder: str, below: str, problems: list[str], left_out: _LeftOut) -> Iterator[str]:
     """The pictures below a folder, sorted by name at each level; links to files are followed, links to folders not."""
     here = os.path.join(folder, below) if below else folder  # noqa: PTH118
     try:
@@ -82,10 +104,12 @@ def _walk(folder: str, below: str, problems: list[str], videos: list[str]) -> It
     for entry in ordered:
         inside = os.path.join(below, entry.name)  # noqa: PTH118
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(folder, inside, problems, videos)
+            yield from _walk(folder, inside, problems, left_out)
             continue
         suffix = PurePath(entry.name).suffix.lower()
         if suffix in VIDEOS:
-            videos.append(inside)
+            left_out.videos.append(inside)
+        elif suffix in UNREAD:
+            left_out.unread.append(inside)
         elif suffix in IMAGE_SUFFIXES and not os.path.isdir(entry.path):  # noqa: PTH112
             yield inside  # os.path.isdir, as entry.is_dir raises at a link to itself or into a locked folder

@@ -276,7 +276,7 @@ def test_from_tensorrt_11_on_the_graph_has_the_types() -> None:
     import onnxruntime
 
     from nnface.export.tensorrt import typed
-    from nnface.models.halves import widened
+    from nnface.models.narrow import widened
 
     path = zoo.resolve("fast")
     proto = widened(onnx.load(path))  # as it comes there: the bundled file stores 16 bits

@@ -8,6 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from conftest import shared
 from nnface.errors import ModelFileError, NnfaceError, UsageError
@@ -16,8 +19,8 @@ from nnface.export.onnx import export
 from nnface.header import read_spec
 from nnface.models import file
 from nnface.models.create import ARCHITECTURES, create, default_spec
-from nnface.models.halves import halved, is_halved, widened
 from nnface.models.layers import DetectionNetwork
+from nnface.models.narrow import is_narrow, narrowed, widened
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
 
@@ -345,29 +348,65 @@ def test_a_selection_that_selects_something_else_never_gets_the_name(tmp_path, s
     assert not (tmp_path / "b.onnx").exists()
 
 
-def test_weights_stored_in_halves_compute_as_before_and_come_back(tmp_path):
+@pytest.mark.parametrize(("bits", "share", "apart"), [(16, 0.52, 5e-3), (8, 0.28, 5e-2)])
+def test_weights_stored_in_fewer_bits_compute_as_before_and_come_back(tmp_path, bits, share, apart):
     torch.manual_seed(0)
     spec = default_spec("parser", licence="of a test")
     file.save(tmp_path / "a.safetensors", create("parser"), spec)
     export(tmp_path / "a.safetensors", tmp_path / "a.onnx")
     whole = onnx.load(tmp_path / "a.onnx")
-    onnx.save(halved(onnx.load(tmp_path / "a.onnx")), tmp_path / "half.onnx")
-    onnx.checker.check_model(str(tmp_path / "half.onnx"), full_check=True)
-    assert (tmp_path / "half.onnx").stat().st_size < 0.52 * (tmp_path / "a.onnx").stat().st_size
+    onnx.save(narrowed(onnx.load(tmp_path / "a.onnx"), bits), tmp_path / "small.onnx")
+    onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
+    assert (tmp_path / "small.onnx").stat().st_size < share * (tmp_path / "a.onnx").stat().st_size
     inputs = np.random.default_rng(0).standard_normal((2, 3, 256, 256)).astype(np.float32)
-    found = [open_model(tmp_path / name, threads=1).run(inputs)["logits"] for name in ("a.onnx", "half.onnx")]
-    assert np.abs(found[0] - found[1]).max() < 5e-3 * np.abs(found[0]).max()
-    again = widened(onnx.load(tmp_path / "half.onnx"))
-    assert not is_halved(again) and is_halved(onnx.load(tmp_path / "half.onnx"))
+    found = [open_model(tmp_path / name, threads=1).run(inputs)["logits"] for name in ("a.onnx", "small.onnx")]
+    assert np.abs(found[0] - found[1]).max() < apart * np.abs(found[0]).max()
+    again = widened(onnx.load(tmp_path / "small.onnx"))
+    assert not is_narrow(again) and is_narrow(onnx.load(tmp_path / "small.onnx"))
+    onnx.checker.check_model(again, full_check=True)
     assert [node.op_type for node in again.graph.node] == [node.op_type for node in whole.graph.node]
     before = {t.name: onnx.numpy_helper.to_array(t) for t in whole.graph.initializer}
-    for tensor in again.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        assert values.dtype == before[tensor.name].dtype
-        if values.dtype == np.float32:
-            np.testing.assert_allclose(values, before[tensor.name], rtol=1e-3, atol=1e-7)
-    with pytest.raises(ValueError, match="beyond what 16 bits hold"):
-        halved(scaled(whole, 1e6))
+    after = {t.name: onnx.numpy_helper.to_array(t) for t in again.graph.initializer}
+    assert before.keys() == after.keys()
+    for name, values in after.items():
+        assert values.dtype == before[name].dtype
+        if values.dtype == np.float32 and bits == 16:
+            np.testing.assert_allclose(values, before[name], rtol=1e-3, atol=1e-7)
+        elif values.dtype == np.float32 and values.size >= 1024:
+            rows, rounded = (array.reshape(len(array), -1) for array in (before[name], values))
+            step = np.abs(rows).max(1, keepdims=True) / 127
+            assert (np.abs(rounded - rows).mean(1, keepdims=True) <= step / 2).all()
+
+
+def test_weights_that_fewer_bits_do_not_hold_are_refused(tmp_path):
+    spec = default_spec("parser", licence="of a test")
+    file.save(tmp_path / "a.safetensors", create("parser"), spec)
+    export(tmp_path / "a.safetensors", tmp_path / "a.onnx")
+    for factor, bits, words in ((1e6, 16, "beyond what 16 bits hold"), (np.nan, 8, "is not finite")):
+        with pytest.raises(ValueError, match=words):
+            narrowed(scaled(onnx.load(tmp_path / "a.onnx"), factor), bits)
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 8), st.integers(1024, 1100)),
+        elements=st.floats(-3, 3, width=32, allow_subnormal=False),
+    )
+)
+@settings(max_examples=30)
+def test_eight_bits_round_each_row_by_half_a_step_at_most_or_better(values):
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, len(values)])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, values.shape[1]])],
+        [onnx.numpy_helper.from_array(values, "w")],
+    )
+    (tensor,) = widened(narrowed(onnx.helper.make_model(graph), 8)).graph.initializer
+    error = onnx.numpy_helper.to_array(tensor) - values
+    step = np.abs(values).max(1, keepdims=True) / 127
+    assert ((error**2).mean(1, keepdims=True) <= (step / 2) ** 2 * 1.001 + 1e-12).all()
 
 
 def scaled(proto, factor):

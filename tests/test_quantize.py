@@ -20,7 +20,7 @@ from nnface.evaluation.agreement import Agreement, Comparison
 from nnface.export import cost, quantize
 from nnface.export.pipeline import build
 from nnface.header import read_spec
-from nnface.models.halves import widened
+from nnface.models.narrow import widened
 from nnface.runtime.onnx import OnnxRunner
 from nnface.zoo import resolve
 from tiny_models import bright_detector, palette_parser

@@ -25,7 +25,7 @@ from nnface.export.onnx import export
 from nnface.files import atomic_path
 from nnface.metrics import fairness
 from nnface.models import file as model_file
-from nnface.models.halves import halved
+from nnface.models.narrow import narrowed
 from nnface.predict.classifier import Classifier, softmax
 from nnface.runtime.torch import TorchRunner
 from nnface.training import recipe
@@ -88,7 +88,7 @@ def main():
         model_file.save(ready, module, spec)
         export(ready, Path(folder) / "whole.onnx")
         with atomic_path(place) as temporary:  # half the bytes
-            onnx.save(halved(onnx.load(Path(folder) / "whole.onnx")), temporary)
+            onnx.save(narrowed(onnx.load(Path(folder) / "whole.onnx"), 16), temporary)
     print(f"{place}: {place.stat().st_size:,} bytes on {len(samples)} chips kept for choosing")
     if place.stat().st_size >= MOST_BYTES:
         raise SystemExit(f"{place} is larger than {MOST_BYTES:,} bytes")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nnface.errors import NnfaceError
 from nnface.files import atomic_path
 from nnface.header import open_header
-from nnface.models.halves import is_halved, widened
+from nnface.models.narrow import is_narrow, widened
 from nnface.runtime.onnx import OnnxRunner
 from nnface.runtime.promise import refuse_selected
 from nnface.spec import InputSpec, Spec
@@ -29,7 +29,7 @@ def as_onnx(model: str | Path, folder: Path) -> tuple[Path, Spec]:
     refuse_selected(spec, model)
     if kind == "onnx":
         proto = onnx.load(model, load_external_data=False)
-        if not is_halved(proto):
+        if not is_narrow(proto):
             return Path(model), spec
         onnx.save(widened(proto), folder / "network.onnx")
         return folder / "network.onnx", spec

@@ -22,7 +22,7 @@ from nnface.header import open_header
 from nnface.models import file as model_file
 from nnface.models.checkpoint import read_backbone
 from nnface.models.create import create
-from nnface.models.halves import widened
+from nnface.models.narrow import widened
 from nnface.runtime import open_model
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import Spec

@@ -153,6 +153,66 @@ def evaluate_widerface(
     _finish(benchmark.score(found, faces), about, json_file, save)
 
 
+@evaluate.command("faces")
+@_model
+@click.option(
+    "--data",
+    required=True,
+    metavar="NAME:PATH",
+    help="Pictures and their faces: coco:FILE, yolo:DIR, voc:DIR or widerface:DIR.",
+)
+@click.option(
+    "--all",
+    "whole",
+    is_flag=True,
+    help="Every picture of the set, which the model must not have been trained on.  [default: its part val, or where "
+    "it has none, the tenth that no training sees]",
+)
+@click.option(
+    "--protocol", metavar="vga|original|1600|N", help="Size of the pictures.  [default: the one that the model is for]"
+)
+@click.option("--compare", metavar="MODEL", help="Another detector: print by how much --model is better, paired.")
+@_json
+@_save
+@_device
+@_threads
+@_batch
+def evaluate_faces(
+    model: str,
+    data: str,
+    whole: bool,
+    protocol: str | None,
+    compare: str | None,
+    json_file: str | None,
+    save: Path | None,
+    device: str,
+    threads: int | None,
+    batch: int,
+) -> None:
+    """Measure a detector on pictures of your own whose faces are labelled.
+
+    Average precision by the rules of WIDER FACE, where easy, medium and hard are faces higher than 50, 30 and 10
+    pixels; and what is right and what is found, of faces higher than 30 pixels, at the score from which the model
+    reports faces.
+    """
+    from nnface.commands.output import progress
+    from nnface.evaluation import faces as own
+
+    _check(json_file, save)
+    samples = own.read(data, whole=whole)
+    detectors = [own.opened(name, protocol, device, threads) for name in filter(None, (model, compare))]
+    with progress("pictures", len(samples) * len(detectors)) as done:
+        found = [own.found(detector, samples, batch, done) for detector in detectors]
+    truth = own.truth(samples)
+    differences = benchmark.compare(found[0], found[1], truth) if compare else None
+    points = [own.reported(*pair, truth) for pair in zip(detectors, found, strict=True)]
+    about = {"model": model, "protocol": detectors[0].name, "device": detectors[0].device, "data": data}
+    if json_file != "-":
+        own.points_table([model, *filter(None, [compare])], points).show()
+    figures = {"min_score": points[0].score, "precision": points[0].precision, "recall": points[0].recall}
+    _finish(benchmark.score(found[0], truth), about, json_file, save, differences, compare or "", data, figures)
+
+
 @evaluate.command("fddb")
 @_model
 @click.option("--data", type=FOLDER, metavar="DIR", required=True, help="Folder of FDDB-folds and the pictures.")
@@ -406,17 +466,19 @@ def _finish(
     save: Path | None,
     differences: Mapping[str, tuple[float, float, float]] | None = None,
     other: str = "",
+    title: str = "WIDER FACE",
+    more: Mapping[str, float] | None = None,
 ) -> None:
     table = None if differences is None else benchmark.differences_table(differences, other)
     if json_file != "-":
-        benchmark.figures_table(result, about["protocol"]).show()
+        benchmark.figures_table(result, about["protocol"], title).show()
         if result.heights:
             benchmark.heights_table(result).show()
         if table is not None:
             table.show()
-    _write_json(json_file, figures_json(result.figures, differences, other))
+    _write_json(json_file, figures_json({**result.figures, **(more or {})}, differences, other))
     if save is not None:
-        benchmark.save(result, save, about, table)
+        benchmark.save(result, save, about, table, title)
 
 
 def _rows(

@@ -76,7 +76,7 @@ def is_data(text: str) -> bool:
     return bool(sign) and any(name in forms for forms in _FORMS.values())
 
 
-def read_samples(task: Task, text: str, *, training: bool) -> Samples:
+def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) -> Samples:
     """The pictures of a data set ``NAME:PATH`` that fit a task.
 
     Args:
@@ -84,6 +84,7 @@ def read_samples(task: Task, text: str, *, training: bool) -> Samples:
         text: ``NAME:PATH``.
         training: those to train on, without the tenth that is kept for choosing; else ``val``, or where the set has
             none, that tenth.
+        whole: of a set for ``detect`` without a part ``val``, every picture to measure on instead of that tenth.
 
     Raises:
         UsageError: not of that form, or of another task.
@@ -93,7 +94,7 @@ def read_samples(task: Task, text: str, *, training: bool) -> Samples:
     if not sign or name not in _FORMS[task]:
         forms = " or ".join(f"{form}:PATH" for form in _FORMS[task])
         raise UsageError(f"{text!r} is no data for a model to {task}; give {forms}")
-    samples = _read(name, place, "train") if training else _validation(name, place)
+    samples = _read(name, place, "train") if training or whole else _validation(name, place)
     if training:
         samples = [s for s in samples if not is_chosen(s.key)]  # type: ignore[assignment]
     if not samples:

@@ -176,8 +176,8 @@ def image_folder(data: str | Path, split: str) -> Path:
     return official if official.is_dir() else data
 
 
-def figures_table(result: Result, protocol: str) -> Table:
-    """Average precision of each setting, with the protocol beside each figure."""
+def figures_table(result: Result, protocol: str, title: str = "WIDER FACE") -> Table:
+    """Average precision of each setting of the set called ``title``, with the protocol beside each figure."""
     columns = ["setting", "AP", *(["95 % interval"] if result.intervals else []), "faces", "protocol"]
     rows = [
         [
@@ -189,7 +189,7 @@ def figures_table(result: Result, protocol: str) -> Table:
         ]
         for name, curve in result.curves.items()
     ]
-    return Table(f"WIDER FACE, {result.pictures:,} pictures", columns, rows)
+    return Table(f"{title}, {result.pictures:,} pictures", columns, rows)
 
 
 def heights_table(result: Result) -> Table:
@@ -233,7 +233,13 @@ def to_dict(result: Result) -> dict[str, Any]:
     }
 
 
-def save(result: Result, folder: str | Path, about: Mapping[str, str], differences: Table | None = None) -> None:
+def save(
+    result: Result,
+    folder: str | Path,
+    about: Mapping[str, str],
+    differences: Table | None = None,
+    title: str = "WIDER FACE",
+) -> None:
     """Write ``report.json``, ``report.html`` and the plots as PNG into a folder, which is made.
 
     Args:
@@ -241,6 +247,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str], differenc
         folder: where to.
         about: model, protocol, device and the like.
         differences: a table to show beside the figures.
+        title: what the set is called.
 
     Raises:
         DependencyError: matplotlib or jinja2 is not installed (the extra ``[eval]``).
@@ -253,7 +260,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str], differenc
     shown = {f"{n}, AP {percent(c.average_precision)}": (c.recall, c.precision) for n, c in result.curves.items()}
     recall = plots.lines(
         shown,
-        title=f"WIDER FACE, {result.pictures:,} pictures, {protocol}",
+        title=f"{title}, {result.pictures:,} pictures, {protocol}",
         x="recall",
         y="precision",
         x_range=(0, 1),
@@ -273,7 +280,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str], differenc
             heading="Average precision",
             text="By the rules of the WIDER FACE evaluation, IoU 0.5. Figures of different protocols do not compare."
             + (" Intervals: 95 %, bootstrap over pictures." if result.intervals else ""),
-            tables=[figures_table(result, protocol)],
+            tables=[figures_table(result, protocol, title)],
             plots=[("Precision against recall for each setting", recall)],
         ),
         html.Section(
@@ -293,7 +300,7 @@ def save(result: Result, folder: str | Path, about: Mapping[str, str], differenc
         sections.insert(1, html.Section(heading="Side by side", text=text, tables=[differences]))
     report.save(
         folder,
-        title="WIDER FACE evaluation",
+        title=f"{title} evaluation",
         about=about,
         sections=sections,
         pictures={"precision_recall": recall, "heights": heights},

@@ -24,7 +24,7 @@ class OperatingPoint(NamedTuple):
     """A score, and what a detector that reports from there on does."""
 
     score: float
-    """0..1, on a grid of 0.01."""
+    """0..1, to two digits."""
     precision: float
     """The share of the boxes that are faces."""
     recall: float
@@ -45,20 +45,32 @@ def operating_point(
     Returns:
         None where there are fewer than 100 faces, or where no score up to 0.84 is enough.
     """
-    keys, flags = list(truth.boxes), list(truth.counted[SETTING].values())
-    faces = sum(int(flag.sum()) for flag in flags)
-    if faces < FEWEST:
+    if sum(int(flags.sum()) for flags in truth.counted[SETTING].values()) < FEWEST:
         return None
     for score in SCORES:
-        cut = [_tall(*predictions[key], score) for key in keys]
-        curve = wider.curve(wider.match(cut, [truth.boxes[key] for key in keys]), flags)
-        found = int(curve.found[-1])
-        # The rules of WIDER FACE leave out what is found in a picture without faces; here it is as wrong as anywhere.
-        strays = sum(len(scores) for key, (_, scores) in zip(keys, cut, strict=True) if not len(truth.boxes[key]))
-        counted = int(curve.counted[-1]) + strays
-        if counted and found >= precision * counted:
-            return OperatingPoint(round(float(score), 2), found / counted, found / faces)
+        point = at_score(predictions, truth, float(score))
+        if point.precision >= precision:
+            return point
     return None
+
+
+def at_score(predictions: Mapping[str, wider.Prediction], truth: wider.Truth, score: float) -> OperatingPoint:
+    """What a detector does that reports boxes from ``score`` on, as :func:`operating_point` counts.
+
+    The precision is NaN where nothing is reported, the recall where there is no face.
+    """
+    keys, flags = list(truth.boxes), list(truth.counted[SETTING].values())
+    cut = [_tall(*predictions[key], score) for key in keys]
+    curve = wider.curve(wider.match(cut, [truth.boxes[key] for key in keys]), flags)
+    found = int(curve.found[-1])
+    # The rules of WIDER FACE leave out what is found in a picture without faces; here it is as wrong as anywhere.
+    strays = sum(len(scores) for key, (_, scores) in zip(keys, cut, strict=True) if not len(truth.boxes[key]))
+    counted = int(curve.counted[-1]) + strays
+    return OperatingPoint(round(score, 2), _share(found, counted), _share(found, curve.faces))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 def _tall(boxes: NDArray[np.floating], scores: NDArray[np.floating], least: float) -> wider.Prediction:

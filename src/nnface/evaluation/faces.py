@@ -1,0 +1,66 @@
+"""A detector measured on any labelled pictures: people's own, of which there is no benchmark."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from nnface.datasets.samples import DetectionSample
+from nnface.evaluation import widerface
+from nnface.evaluation.agreement import read_samples
+from nnface.evaluation.protocol import Measured, parse_protocol
+from nnface.header import read_spec
+from nnface.metrics import wider
+from nnface.metrics.operating_point import OperatingPoint, at_score
+from nnface.report.table import Table, percent
+from nnface.zoo import resolve
+
+
+def opened(model: str, protocol: str | None, device: str = "cpu", threads: int | None = None) -> Measured:
+    """A detector under a protocol (:func:`nnface.evaluation.protocol.parse_protocol`), or at the size it is made for.
+
+    Raises:
+        NnfaceError: as :class:`nnface.evaluation.protocol.Measured`.
+        UsageError: no such protocol.
+    """
+    chosen = parse_protocol(protocol or str(read_spec(resolve(model)).input.size))
+    return Measured(model, chosen, device, threads)
+
+
+def read(data: str, *, whole: bool = False) -> list[DetectionSample]:
+    """The pictures to measure on, of ``NAME:PATH``; see :func:`nnface.evaluation.agreement.read_samples`."""
+    return cast(list[DetectionSample], read_samples("detect", data, training=False, whole=whole))
+
+
+def truth(samples: Sequence[DetectionSample]) -> wider.Truth:
+    """The faces, in settings by their height."""
+    return wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+
+
+def found(
+    detector: Measured, samples: Sequence[DetectionSample], batch: int, done: Callable[[], object]
+) -> dict[str, wider.Prediction]:
+    """What the detector finds in each picture, by its key; ``done`` is called after each.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    predictions = {}
+    for key, prediction in widerface.run(detector, {s.key: s.path for s in samples}, batch):
+        predictions[key] = prediction
+        done()
+    return predictions
+
+
+def reported(detector: Measured, predictions: Mapping[str, wider.Prediction], faces: wider.Truth) -> OperatingPoint:
+    """What people get to see of it: at the score that its Spec recommends."""
+    assert detector.spec.detection is not None  # it was opened as a detector
+    return at_score(predictions, faces, detector.spec.detection.min_score)
+
+
+def points_table(names: Sequence[str], points: Sequence[OperatingPoint]) -> Table:
+    """The result of :func:`reported` of each detector."""
+    rows = [
+        [name, f"{point.score:.2f}", percent(point.precision), percent(point.recall)]
+        for name, point in zip(names, points, strict=True)
+    ]
+    columns = ["model", "from a score of", "right, of the boxes", "found, of the faces"]
+    return Table("What is reported, of more than 30 pixels in height", columns, rows)

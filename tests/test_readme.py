@@ -74,6 +74,10 @@ def place(tmp_path: Path) -> Path:
         path = data / f"WIDER_val/images/{key}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), squares(320, 256, *faces, side=32))
+    for part in ("images/val", "labels/val"):
+        (tmp_path / "own" / part).mkdir(parents=True)
+    shutil.copy(ROOT / "examples/astronaut.jpg", tmp_path / "own/images/val")
+    (tmp_path / "own/labels/val/astronaut.txt").write_text("0 0.44 0.23 0.2 0.28\n")
     return tmp_path
 
 

@@ -288,6 +288,13 @@ def test_end_of_a_jpeg_with_a_trailer(tmp_path: Path) -> None:
             read(tmp_path / "a.jpg")
 
 
+def test_a_jpeg_with_megabytes_of_fill_bytes_is_answered() -> None:
+    filled = JPEG[:-2] + b"\xff" * 4_000_000
+    cut, whole = probe(filled), probe(filled + JPEG[-2:] + b"a trailer")
+    assert cut is not None and not cut.complete
+    assert whole is not None and whole.complete
+
+
 def test_a_huge_jpeg_is_read_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded("JPEG", (1600, 1600)))

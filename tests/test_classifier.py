@@ -283,6 +283,15 @@ def test_the_commands(tmp_path, exported):
     assert tiny["error"].startswith("tiny.png: the chip is 8 x 8; under 10 pixels")
 
 
+def test_csv_and_json_do_not_share_a_place(tmp_path, exported):
+    cv2.imwrite(str(tmp_path / "a.png"), noise(64, 64))
+    (tmp_path / "link").symlink_to("out")
+    for csv, lines in (("-", "-"), ("out", "./out"), ("out", "link")):
+        ended = nnface("classify", "a.png", "--model", exported, "--csv", csv, "--json", lines, cwd=tmp_path)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"nnface: --csv and --json both name {csv}; give each a place of its own\n"
+
+
 def test_csv_in_and_out(tmp_path, exported):
     cv2.imwrite(str(tmp_path / "a.png"), noise(64, 64))
     (tmp_path / "list.csv").write_text("img_path\na.png\n")

@@ -234,6 +234,9 @@ def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     np.testing.assert_array_equal(asked.logits([chip])["race"], found["race"])
     with pytest.raises(UsageError, match="views is 3; a classifier takes 1, 2 or 4"):
         Classifier(TorchRunner(module, spec), views=3)
+    for batch in (0, -1):
+        with pytest.raises(UsageError, match=f"batch is {batch}; it must be at least 1"):
+            Classifier(TorchRunner(module, spec), batch=batch)
 
 
 def test_models_of_another_task_are_refused(tmp_path, exported):

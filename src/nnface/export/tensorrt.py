@@ -8,7 +8,7 @@ its layers have, and one that has not what was asked for is not written.
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import onnx
 from onnxruntime.quantization.onnx_model import ONNXModel
@@ -192,6 +192,3 @@ def _build(
 
 def _major(trt: Any) -> int:
     return int(str(trt.__version__).split(".")[0])
-
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -1,6 +1,6 @@
 """Perceived attributes of faces: cut a chip for each face, run the network on many chips, turn logits into answers.
 
-The stages of :class:`Classifier` (``chip``, ``prepare``, ``probabilities``, ``answers``) can be called on their own,
+The stages of :class:`Classifier` (``chips``, ``prepare``, ``probabilities``, ``answers``) can be called on their own,
 so that the faces of many pictures go through the network together; none of them keeps state.
 """
 

@@ -234,6 +234,9 @@ def test_views_are_moved_and_mirrored_and_count_alike(small, count):
     np.testing.assert_array_equal(asked.logits([chip])["race"], found["race"])
     with pytest.raises(UsageError, match="views is 3; a classifier takes 1, 2 or 4"):
         Classifier(TorchRunner(module, spec), views=3)
+    for batch in (0, -1):
+        with pytest.raises(UsageError, match=f"batch is {batch}; it must be at least 1"):
+            Classifier(TorchRunner(module, spec), batch=batch)
 
 
 def test_models_of_another_task_are_refused(tmp_path, exported):
@@ -281,6 +284,15 @@ def test_the_commands(tmp_path, exported):
     assert ended.code == 1
     assert (chip["faces"][0]["box"], chip["faces"][0]["score"]) == ([0, 0, 128, 128], None)
     assert tiny["error"].startswith("tiny.png: the chip is 8 x 8; under 10 pixels")
+
+
+def test_csv_and_json_do_not_share_a_place(tmp_path, exported):
+    cv2.imwrite(str(tmp_path / "a.png"), noise(64, 64))
+    (tmp_path / "link").symlink_to("out")
+    for csv, lines in (("-", "-"), ("out", "./out"), ("out", "link")):
+        ended = nnface("classify", "a.png", "--model", exported, "--csv", csv, "--json", lines, cwd=tmp_path)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err == f"nnface: --csv and --json both name {csv}; give each a place of its own\n"
 
 
 def test_csv_in_and_out(tmp_path, exported):

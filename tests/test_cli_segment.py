@@ -140,6 +140,7 @@ def test_analyze_tells_parts_too(tmp_path, models):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--labels", "x", "--soft", "x/"], "--labels and --soft both name x; give each a place of its own"),
         (["--parts", "beard", "--soft", "s"], "'beard' is no part; the parts are skin,"),
         (["--model", "absent.onnx"], "absent.onnx"),
         (["--model", "default"], "is a model to detect, not to segment"),

@@ -130,6 +130,12 @@ def test_a_strange_engine_is_refused_unless_it_is_asked_for(
     runtime.require_trust(content, "a.engine")
 
 
+def test_a_list_of_engines_that_cannot_be_written_is_named(content: bytes, own_home: Path) -> None:
+    own_home.write_text("no folder")
+    with pytest.raises(NnfaceError, match=r"cannot write .*home/engines\.txt, the list .*; set NNFACE_HOME to"):
+        runtime.trust(content)
+
+
 def test_an_engine_runs_on_tensorrt_only(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.engine"
     path.write_bytes(content)

@@ -10,8 +10,16 @@ import pytest
 
 from nnface.datasets.fddb import find_pictures, read_truth
 from nnface.errors import DataError
-from nnface.metrics.fddb import Roc, discrete_roc, ellipse_iou, enclosing_boxes
+from nnface.metrics.fddb import Roc, discrete_roc, ellipse_iou
 from tiny_models import bright_detector, detection_spec, squares
+
+
+def enclosing_boxes(ellipses):
+    """(m, 4) x1 y1 x2 y2: the smallest upright boxes around ellipses."""
+    major, minor, angle, x, y = ellipses.T
+    width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
+    height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
+    return np.stack([x - width, y - height, x + width, y + height], 1)
 
 
 def circle(x, y, radius=50.0):

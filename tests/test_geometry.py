@@ -110,13 +110,24 @@ def box_lists(draw, most=24):
     return np.concatenate([corner, corner + size], 1)
 
 
+def encode_distance(faces, anchors):
+    """Left, top, right and bottom from the anchor's centre, in anchor sizes."""
+    reach = np.concatenate([anchors[..., :2] - faces[..., :2], faces[..., 2:] - anchors[..., :2]], axis=-1)
+    return (reach / np.tile(anchors[..., 2:], 2)).astype(np.float32)
+
+
+def encode_points_distance(points, anchors):
+    """Offsets from the anchor's centre, in anchor sizes."""
+    return boxes.encode_points(points, anchors, (1.0, 1.0))
+
+
 ANCHOR = st.tuples(pixels(0, 640), pixels(0, 640), pixels(8, 512), pixels(8, 512)).map(np.float32)
 CODINGS = [
     (boxes.encode, boxes.decode, boxes.encode_points, boxes.decode_points),
     (
-        boxes.encode_distance,
+        encode_distance,
         boxes.decode_distance,
-        boxes.encode_points_distance,
+        encode_points_distance,
         boxes.decode_points_distance,
     ),
 ]

@@ -114,6 +114,30 @@ def test_external_data_is_refused_wherever_it_hides(tmp_path: Path, where: str) 
         read_spec(tmp_path / "a.onnx")
 
 
+def with_engine(where: str) -> onnx.ModelProto:
+    """A model with a node of ONNX Runtime's for a compiled engine, in the given place."""
+    domain = "own" if where == "domain" else "com.microsoft"
+    settings = {"embed_mode": 0, "ep_cache_context": "/tmp/engine", "source": "TensorrtExecutionProvider"}
+    engine = helper.make_node("EPContext", ["x"], ["y"], domain=domain, **settings)
+    functions = []
+    spot = engine
+    if where == "function":
+        functions = [helper.make_function("own", "F", ["x"], ["y"], [engine], [helper.make_opsetid("", 17)])]
+        spot = helper.make_node("F", ["x"], ["y"], domain="own")
+    elif where == "branch":
+        spot = helper.make_node("If", ["x"], ["y"], then_branch=helper.make_graph([engine], "deep", [], []))
+    model = helper.make_model(helper.make_graph([spot], "g", [], []), functions=functions)
+    helper.set_model_props(model, {"nnface": detection_spec().to_json()})
+    return model
+
+
+@pytest.mark.parametrize("where", ["graph", "domain", "function", "branch"])
+def test_a_compiled_engine_is_refused_wherever_it_hides(tmp_path: Path, where: str) -> None:
+    (tmp_path / "a.onnx").write_bytes(with_engine(where).SerializeToString())
+    with pytest.raises(ModelFileError, match="compiled engine"):
+        read_spec(tmp_path / "a.onnx")
+
+
 def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Path) -> None:
     def field(number: int, content: bytes) -> bytes:
         length = len(content)

@@ -123,6 +123,32 @@ def test_sixteen_bits_are_scaled(tmp_path: Path, suffix: str, channels: int) -> 
             assert np.abs(as_array(picture) - wanted).max() == 0
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_fractions_are_scaled(tmp_path: Path, kind: type) -> None:
+    wanted = X[..., None].repeat(3, 2)
+    cv2.imwrite(str(tmp_path / "a.tif"), (wanted / 255).astype(kind))
+    assert np.abs(read(tmp_path / "a.tif").astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "numbers, words",
+    [
+        (X.astype(np.float32), "fractions from 0 to"),
+        (X.astype(np.float64) / 10, "fractions from 0 to"),
+        (np.where(X == 0, np.nan, 0.5).astype(np.float32), "fractions from nan to nan"),
+        (-X.astype(np.float32) / 255, "to -?0;"),
+        (X.astype(np.int32), "holds int32 numbers"),
+        (X.astype(np.int16), "holds int16 numbers"),
+    ],
+)
+def test_numbers_without_a_known_white_are_refused(tmp_path: Path, numbers: np.ndarray, words: str) -> None:
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), numbers)
+    for function in (read, lambda place: decode_grey(place.read_bytes(), place, 32)):
+        with pytest.raises(ImageError, match=words):
+            function(path)
+
+
 def test_cmyk_jpeg(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", Image.fromarray(RGB).convert("CMYK"), quality=95)
     with Image.open(path) as picture:
@@ -262,6 +288,13 @@ def test_end_of_a_jpeg_with_a_trailer(tmp_path: Path) -> None:
             read(tmp_path / "a.jpg")
 
 
+def test_a_jpeg_with_megabytes_of_fill_bytes_is_answered() -> None:
+    filled = JPEG[:-2] + b"\xff" * 4_000_000
+    cut, whole = probe(filled), probe(filled + JPEG[-2:] + b"a trailer")
+    assert cut is not None and not cut.complete
+    assert whole is not None and whole.complete
+
+
 def test_a_huge_jpeg_is_read_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded("JPEG", (1600, 1600)))
@@ -322,6 +355,8 @@ def test_arrays() -> None:
         (7, "bgr", "int"),
         (None, "bgr", "NoneType"),
         (Image.fromarray(RGB).convert("F"), "bgr", "mode F"),
+        (Image.new("RGB", (0, 0)), "bgr", r"\(0, 0\)"),
+        (Image.new("I", (0, 7)), "bgr", r"\(7, 0\)"),
     ],
 )
 def test_what_is_no_picture(image: object, color: str, words: str) -> None:

@@ -201,6 +201,21 @@ def test_impossible_settings_cost_nothing(file, settings):
     refused(file, "anchorfree")
 
 
+@pytest.mark.parametrize(
+    ("architecture", "settings", "words"),
+    [
+        ("anchorfree", {"depths": [100_000_000, 1, 1, 1]}, "depths has more than 64 values or one beyond 65536"),
+        ("anchorfree", {"depths": [60_000, 1, 1, 1]}, "more than 1024 blocks"),
+        ("anchorfree", {"head_depth": 60_000}, "more than 1024 blocks"),
+        ("parser", {"widths": [8] * 4000, "depths": [1] * 4000}, "widths has more than 64 values"),
+        ("classifier-ensemble", {"members": 200, "depths": [50, 50, 50, 50]}, "more than 1024 blocks"),
+    ],
+)
+def test_settings_without_end_are_refused_before_a_network_is_built(file, architecture, settings, words):
+    edit_spec(file, architecture=architecture, settings=settings)
+    refused(file, architecture, words)
+
+
 def test_another_task(file):
     edit_spec(file, task="segment", segmentation={"labels": ["skin", "hair"]})
     refused(file, "segment")

@@ -1,6 +1,8 @@
 """One test walks every network that can be created; others what they have in common."""
 
 import dataclasses
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -202,6 +204,23 @@ def test_a_runner_that_fails_leaves_the_module_in_training():
     runner = TorchRunner(network, default_spec("ultralight-slim"))
     with pytest.raises(RuntimeError):
         runner.run(np.zeros((1, 5, 64, 64), np.float32))
+    assert all(module.training for module in network.modules())
+
+
+def test_a_module_in_training_runs_in_two_threads_and_goes_on_training():
+    network = create("ultralight-slim")
+    runner = TorchRunner(network, default_spec("ultralight-slim"))
+    modes = []
+    network.register_forward_hook(lambda module, *_: modes.append(any(part.training for part in module.modules())))
+    batch = np.zeros((1, 3, 32, 32), np.float32)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns within a run
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(runner.run, [batch] * 100))
+    finally:
+        sys.setswitchinterval(interval)
+    assert modes == [False] * 100
     assert all(module.training for module in network.modules())
 
 

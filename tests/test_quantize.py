@@ -211,6 +211,23 @@ def test_a_broken_val_is_an_error_and_not_a_reason_to_measure_on_train(tmp_path)
         agreement.read_samples("detect", f"yolo:{tmp_path}", training=False)
 
 
+def test_faces_too_low_for_every_figure_are_refused_before_the_work(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((64, 64, 3), np.uint8))
+    key = next(str(n) for n in range(1000) if is_chosen(str(n)))
+    for height, ignored in ((10, False), (40, True)):
+        box = np.float32([[5, 5, 25, 5 + height]])
+        low = DetectionSample(
+            key=key,
+            path=tmp_path / "a.png",
+            boxes=box,
+            landmarks=np.full((1, 5, 2), np.nan, np.float32),
+            ignored=np.array([ignored]),
+        )
+        coco.write(tmp_path / "low.json", [low])
+        with pytest.raises(DataError, match="no labelled face of more than 10 pixels in height"):
+            agreement.read_samples("detect", f"coco:{tmp_path / 'low.json'}", training=False)
+
+
 def test_agreement_is_whole_with_oneself_and_not_with_another(photographs, tmp_path):
     spec = read_spec(resolve("attributes"))
     chips = agreement.drawn("classify", spec, str(photographs), 8, Detector("fast", threads=1))
@@ -252,7 +269,7 @@ def test_refusals_are_one_sentence(tmp_path, photographs):
     refused(UsageError, "int8 needs pictures .* --calibrate", precision="int8")
     refused(DataError, "holds no picture", precision="int8", calibrate=str(tmp_path / "none"))
     refused(DataError, "no picture in .* can be read", precision="int8", calibrate=str(tmp_path / "unreadable"))
-    refused(DataError, "no face was found", precision="int8", calibrate=str(tmp_path / "faceless"))
+    refused(DataError, "no face of more than 10 .* found", precision="int8", calibrate=str(tmp_path / "faceless"))
     refused(
         DataError,
         "no face was found",

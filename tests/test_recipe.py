@@ -57,6 +57,7 @@ def test_what_a_recipe_gets_wrong_is_said_before_the_run_folder_is_made(small, d
         (["model.backbone=nowhere.pth"], UsageError, "for a network with a published backbone"),
         (["model.settings.widths=[8]"], UsageError, "settings of the network anchorfree are impossible"),
         (["model.settings.stem=-3"], UsageError, "settings of the network anchorfree are impossible"),
+        (["model.settings.depths=[9000,1,1,1]"], UsageError, "anchorfree are impossible: .* more than 1024 blocks"),
         (["model.settings.neck=0"], UsageError, "laterals.*has no weights"),
         (["crops.face_min=900"], RecipeError, "face_min is 900, above face_max"),
         (["evaluation.sizes=[8]", "evaluation.best=8"], RecipeError, "greater than or equal to 32"),

@@ -449,6 +449,8 @@ def test_two_views_of_a_mirrored_portrait_are_the_mirror_image_with_left_and_rig
     assert np.mean(one.labels(np.ascontiguousarray(portrait[:, ::-1])) == mirrored[one.labels(portrait)[:, ::-1]]) < 0.9
     with pytest.raises(UsageError, match="views is 3; a parser takes 1 or 2"):
         Segmenter(runner, views=3)
+    with pytest.raises(UsageError, match="batch is 0; it must be at least 1"):
+        Segmenter(runner, batch=0)
     asked = json.loads(spec.to_json())
     asked["segmentation"]["views"] = 4
     with pytest.raises(ModelFileError, match="views"):

@@ -151,6 +151,15 @@ def test_a_loss_that_is_not_finite_names_the_pictures(small, data, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("clip", [0, 5])
+def test_gradients_that_are_not_finite_are_no_step(small, data, tmp_path, clip):
+    # The loss is just below the largest float32, and the norm of its gradients is above.
+    plan = ["loss.box=2e38", f"optimizer.clip_norm={clip}", "loop.save_every=1"]
+    with pytest.raises(TrainingError, match=r"gradients are not finite at step 1, .*0--Parade/picture_\d"):
+        start(str(small), [f"widerface:{data}"], tmp_path / "run", overrides=plan, threads=1)
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
 def test_bfloat16_and_tensorboard_words(small, data, tmp_path):
     best = start(
         str(small),

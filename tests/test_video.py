@@ -155,6 +155,25 @@ def test_a_size_that_no_encoder_takes_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_size_that_no_encoder_takes_is_one_failure_and_its_faces_are_there(folder: Path, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "wide.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (8208, 32))
+    for _ in range(3):
+        writer.write(squares(8208, 32))
+    writer.release()
+    ended = nnface("detect", "wide.avi", "--model", folder / "bright.onnx", "--draw", "drawn", cwd=tmp_path)
+    assert ended.code == 1 and len(ended.rows) == 3
+    assert len(ended.err.splitlines()) == 1 and "cannot encode MP4 videos of 8208 x 32 pixels" in ended.err
+    assert list((tmp_path / "drawn").iterdir()) == []
+
+
+def test_pictures_of_changing_size_are_no_video(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", 25.0) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        with pytest.raises(NnfaceError, match="size of the pictures changes from 64 x 48 to 32 x 24 after 1 of them"):
+            writer.write(np.zeros((24, 32, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_camera_recorded_until_ctrl_c_is_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), VideoWriter(tmp_path / "out.mp4", 25.0, endless=True) as writer:
         for _ in range(5):

@@ -3,7 +3,8 @@
 They are told apart by content.
 
 Model files are untrusted. Everything is read within bounds, neither onnx nor torch is needed, and an ONNX file that
-would make its runtime open other files (external data) is refused. The protobuf field numbers are those of onnx.proto3.
+would make its runtime open other files (external data) or run a compiled engine (EPContext) is refused. The protobuf
+field numbers are those of onnx.proto3.
 """
 
 import json
@@ -41,6 +42,7 @@ _CHILDREN = {
     "Tensor": {},
 }
 _IR_VERSION, _GRAPH, _METADATA = 1, 7, 14
+_NODE_OP_TYPE = 4
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 
 
@@ -168,7 +170,7 @@ def _safetensors_metadata(content: memoryview, origin: str) -> str:
 
 
 def check_onnx(content: memoryview, origin: str) -> None:
-    """Refuse what is no ONNX file, whoever made it, or would make its runtime open other files.
+    """Refuse what is no ONNX file, whoever made it, or would make its runtime open other files or run an engine.
 
     Raises:
         ModelFileError: the sentence names ``origin``.
@@ -199,7 +201,7 @@ def _onnx_text(content: memoryview, origin: str) -> str | None:
                     text = bytes(entry.get(2, b"")).decode()
         if not {_IR_VERSION, _GRAPH} <= numbers:
             raise _DamagedError
-        walker.refuse_external_data(content, "Model", 0)
+        walker.refuse_foreign(content, "Model", 0)
     except (_DamagedError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{origin} is not a model file (safetensors or ONNX), or is damaged") from error
     return text
@@ -236,7 +238,8 @@ class _Walker:
                 raise _DamagedError
             yield number, value
 
-    def refuse_external_data(self, message: memoryview, kind: str, depth: int) -> None:
+    def refuse_foreign(self, message: memoryview, kind: str, depth: int) -> None:
+        """Refuse data outside the file and compiled engines, in graphs of graphs and in functions too."""
         if depth > 4 * MAX_DEPTH:
             raise ModelFileError(f"{self.origin} nests its graphs more than {MAX_DEPTH} deep; it is refused")
         children = _CHILDREN[kind]
@@ -247,9 +250,19 @@ class _Walker:
                 raise ModelFileError(
                     f"{self.origin} names data outside the file, which nnface does not open; export it in one piece"
                 )
+            # In any domain: ONNX Runtime's TensorRT provider asks for the name alone.
+            if kind == "Node" and number == _NODE_OP_TYPE and _is_text(value, b"EPContext"):
+                raise ModelFileError(
+                    f"{self.origin} holds or names a compiled engine (EPContext), which nnface runs only where it was "
+                    "built here; use the ONNX file that the engine was built from"
+                )
             child = children.get(number)
             if child is not None and isinstance(value, memoryview):
-                self.refuse_external_data(value, child, depth + 1)
+                self.refuse_foreign(value, child, depth + 1)
+
+
+def _is_text(value: int | memoryview, text: bytes) -> bool:
+    return isinstance(value, memoryview) and len(value) == len(text) and bytes(value) == text
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:

@@ -82,14 +82,15 @@ def read(path: str | Path) -> Pixels:
     """Read a picture at its full size.
 
     EXIF's orientation is applied (AVIF: the container's). Grey becomes three equal channels; transparent pixels are
-    laid on white, as a browser shows them; 16 bits are scaled to 8 by 255/65535; CMYK is converted. Animations and
-    TIFF stacks give their first picture. AVIF needs an OpenCV that was built with it.
+    laid on white, as a browser shows them; 16 bits are scaled to 8 by 255/65535, fractions in 0..1 by 255; CMYK is
+    converted. Animations and TIFF stacks give their first picture. AVIF needs an OpenCV that was built with it.
 
     Returns:
         (height, width, 3) uint8, BGR, upright, contiguous.
 
     Raises:
-        ImageError: not there, a folder, not a picture, damaged, truncated, or larger than ``MAX_PIXELS``.
+        ImageError: not there, a folder, not a picture, damaged, truncated, larger than ``MAX_PIXELS``, or of numbers
+            whose white is not known (a TIFF of 32-bit integers, or of fractions beyond 0..1).
     """
     return decode(load(path), path).pixels
 
@@ -158,10 +159,7 @@ def check_color(color: str) -> None:
 def _from_array(image: NDArray[Any], color: Literal["bgr", "rgb"]) -> Pixels:
     if image.dtype != np.uint8:
         raise UsageError(f"the picture's array is {image.dtype}; it must be uint8 with values 0..255")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or 0 in image.shape:
-        raise UsageError(
-            f"the picture's array has shape {image.shape}; it must be (height, width, 3) or (height, width)"
-        )
+    _check_shape(image.shape)
     if image.ndim == 2 or image.shape[2] == 1:
         return _pixels(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR))
     if image.shape[2] == 4:
@@ -169,9 +167,17 @@ def _from_array(image: NDArray[Any], color: Literal["bgr", "rgb"]) -> Pixels:
     return np.ascontiguousarray(image[:, :, ::-1] if color == "rgb" else image)
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)) or 0 in shape:
+        raise UsageError(
+            f"the picture has shape {shape}; it must be (height, width, 3) or (height, width), none of it 0"
+        )
+
+
 def _from_pil(image: "PILImage") -> Pixels:
     from PIL import ImageOps
 
+    _check_shape((image.height, image.width))
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
@@ -240,7 +246,8 @@ def decode(data: bytes, path: str | Path, long_side: int | None = None) -> Pictu
     """What :func:`read` does, or with a ``long_side`` :func:`read_reduced`, from bytes; ``path`` names them in errors.
 
     Raises:
-        ImageError: not a picture, damaged, truncated, or larger than ``MAX_PIXELS``.
+        ImageError: not a picture, damaged, truncated, larger than ``MAX_PIXELS``, or of numbers whose white is
+            not known.
     """
     header = _header(data, path)
     factor = _factor(header, long_side)
@@ -320,7 +327,21 @@ def _stored(
         if header.format == "AVIF" and not _reads_avif():
             raise ImageError(f"{path} is an AVIF, which this OpenCV was built without; convert it to PNG or JPEG")
         raise ImageError(f"{path} cannot be decoded: the {header.format} picture is damaged or truncated")
+    _check_range(stored, path)
     return stored
+
+
+def _check_range(stored: NDArray[Any], path: str | Path) -> None:
+    """Refuse numbers that have no agreed white, as TIFFs may hold: floats beyond 0..1, signed or 32-bit integers."""
+    if stored.dtype in (np.uint8, np.uint16):
+        return
+    if stored.dtype.kind != "f":
+        raise ImageError(f"{path} holds {stored.dtype} numbers, whose white is not known; convert it to 8 or 16 bits")
+    low, high = float(stored.min()), float(stored.max())
+    if not 0 <= low <= high <= 1:  # nor NaN
+        raise ImageError(
+            f"{path} holds fractions from {low:g} to {high:g}; scale them to 0..1, or convert it to 8 bits"
+        )
 
 
 def _orientation(header: ImageHeader) -> int:
@@ -337,7 +358,7 @@ def _to_bgr(image: NDArray[Any]) -> Pixels:
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
     elif image.dtype != np.uint8:
-        image = cv2.convertScaleAbs(np.clip(np.nan_to_num(image.astype(np.float32)), 0, 1), alpha=255)
+        image = cv2.convertScaleAbs(image.astype(np.float32), alpha=255)
     if image.ndim == 2 or image.shape[2] == 1:
         return _pixels(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
     if image.shape[2] == 3:

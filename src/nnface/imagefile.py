@@ -15,7 +15,9 @@ from typing import Literal
 Format = Literal["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF", "PNM"]
 
 _ORIENTATION = 0x0112
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
+# The bytes 0xFF that may fill up before a marker are passed over one by one: with a + for them, runs of megabytes (of
+# photographs recovered from cards) would be searched again from each of their bytes.
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 # After a rotation of 0, 90, 180, 270 degrees anti-clockwise (AVIF's irot): none, top-bottom, left-right mirror (imir).
 _AVIF_ORIENTATION = ((1, 4, 2), (8, 5, 7), (3, 2, 4), (6, 7, 5))
 

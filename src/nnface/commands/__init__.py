@@ -30,7 +30,7 @@ COMMANDS = {
     "score": ("nnface.commands.evaluate", "score", "Score prediction files that are there."),
     "bench": ("nnface.commands.bench", "bench", "Time model files on this machine."),
     "import": ("nnface.commands.deploy", "import_", "Turn a published checkpoint into a model file."),
-    "export": ("nnface.commands.deploy", "export", "Turn a model file into ONNX."),
+    "export": ("nnface.commands.deploy", "export", "Turn a model file into ONNX, TensorRT, OpenVINO or ncnn."),
 }
 """Name of the command: its module, its name there, what it does."""
 

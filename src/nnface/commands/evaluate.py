@@ -26,7 +26,7 @@ _save = click.option("--save", type=FOLDER, metavar="DIR", help="Write JSON, plo
 _list = click.option("--list", "list_file", type=FOLDER, metavar="FILE", help="Only these pictures: event/name a line.")
 _model = click.option("--model", default="default", show_default=True, help="A model file, or a name of the zoo.")
 _device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-_threads = click.option("--threads", type=THREADS, help="Threads of the runtime.  [default: its own choice]")
+_threads = click.option("--threads", type=THREADS, help="Threads of the runtime.  [default: the physical cores]")
 _batch = click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Pictures at once.")
 
 

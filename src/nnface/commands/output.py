@@ -135,6 +135,16 @@ def require_place(target: str) -> None:
         raise NnfaceError(f"cannot write {target}: the folder {parent} does not exist; make it first")
 
 
+def refuse_same(options: str, first: str | None, second: str | None) -> None:
+    """Refuse two outputs that name one place, where each would write into the other or over it.
+
+    Raises:
+        UsageError: they do; ``options`` names them.
+    """
+    if first is not None and second is not None and os.path.realpath(first) == os.path.realpath(second):
+        raise UsageError(f"{options} both name {first}; give each a place of its own")
+
+
 def listed(paths: Iterable[str]) -> list[str]:
     """The paths, each csv file among them replaced by what its column ``img_path`` names (FairFace's predict.py).
 

@@ -95,6 +95,8 @@ def predict(
     """Run the job over all sources, and write what was asked for."""
     if parquet is not None:
         return run(job, paths, parquet, batch, threads)
+    output.refuse_same("--csv and --json", csv_file, json_file)
+    output.refuse_same("--labels and --soft", folders.labels, folders.soft)
     terminal = sys.stdout.isatty()
     todo = plan(paths, threads)
     if not todo.sources:

@@ -42,8 +42,6 @@ COUNTS: Mapping[Part, int] = {"train": 24_183, "val": 2_993, "test": 2_824}
 """How CelebA's own split falls on them."""
 PICTURES, PARTS, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "masks"
 MAPPING, PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
-MASK_SIDE = 512
-"""Width and height of the published part PNGs."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SKEW = 1.01

@@ -40,6 +40,8 @@ T = TypeVar("T")
 ERROR = "landmark_error"
 """The one figure of which less is better: mean distance of the landmarks over the face's size."""
 
+_LOWEST = min(wider.HEIGHTS.values())
+
 _FORMS: Mapping[Task, tuple[str, ...]] = {
     "detect": ("widerface", "coco", "yolo", "voc"),
     "classify": ("fairface",),
@@ -88,7 +90,8 @@ def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) 
 
     Raises:
         UsageError: not of that form, or of another task.
-        DataError: the data is absent or malformed, or there is no picture; to measure a detector, no face.
+        DataError: the data is absent or malformed, or there is no picture; to measure a detector, no face of more than
+            10 pixels in height.
     """
     name, sign, place = text.partition(":")
     if not sign or name not in _FORMS[task]:
@@ -99,9 +102,17 @@ def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) 
         samples = [s for s in samples if not is_chosen(s.key)]  # type: ignore[assignment]
     if not samples:
         raise DataError(f"{text} has no picture to measure on; name another set")
-    if not training and task == "detect" and all(s.ignored.all() for s in samples):  # type: ignore[union-attr]
-        raise DataError(f"{text} has no labelled face to measure on, in {len(samples)} pictures; name another set")
+    if not training and task == "detect" and not _measurable(samples):  # type: ignore[arg-type]
+        raise DataError(
+            f"{text} has no labelled face of more than {_LOWEST:g} pixels in height to measure on, in {len(samples)} "
+            "pictures; name another set"
+        )
     return samples
+
+
+def _measurable(samples: Sequence[DetectionSample]) -> bool:
+    """Whether there is a face of which :func:`nnface.metrics.wider.by_height` has a figure."""
+    return any(((s.boxes[:, 3] - s.boxes[:, 1] > _LOWEST) & ~s.ignored).any() for s in samples)
 
 
 def _validation(name: str, place: str) -> Samples:
@@ -263,8 +274,11 @@ def _said(detector: Detector, paths: Sequence[Path]) -> list[DetectionSample]:
                 ignored=faces.scores < detector.spec.detection.min_score,
             )
         )
-    if all(sample.ignored.all() for sample in samples):
-        raise DataError(f"no face was found in {len(paths)} pictures such as {paths[0]}; name photographs of people")
+    if not _measurable(samples):
+        raise DataError(
+            f"no face of more than {_LOWEST:g} pixels in height was found in {len(paths)} pictures such as {paths[0]}; "
+            "name photographs of people"
+        )
     return samples
 
 

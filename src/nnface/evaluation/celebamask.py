@@ -316,7 +316,7 @@ def save(
 
 
 def _drawn(result: Result, samples: Sequence[SegmentationSample], parse: Parse) -> dict[str, bytes]:
-    """The report's pictures by their names, as PNG or SVG."""
+    """The report's pictures by their names, as PNG."""
     from nnface.report import plots
 
     f1 = {name: 100 * float(result.scores.f1[n]) for n, name in enumerate(CELEBAMASK_LABELS) if n}

@@ -8,7 +8,7 @@ its layers have, and one that has not what was asked for is not written.
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import onnx
 from onnxruntime.quantization.onnx_model import ONNXModel
@@ -55,8 +55,8 @@ def export(
         DependencyError: TensorRT is not installed.
         DeviceError: there is no such GPU.
         UsageError: a precision that the graph has not, or a size that the network cannot take.
-        NnfaceError: ``out`` cannot be written, TensorRT cannot build the engine, chose other precisions, or computes
-            something else.
+        NnfaceError: ``out`` or the list of engines cannot be written, TensorRT cannot build the engine, chose other
+            precisions, or computes something else.
     """
     trt, cuda = modules()
     name, capability = gpu(cuda, device)
@@ -79,9 +79,9 @@ def export(
             largest=largest,
         )
         content = pack(built, spec.to_json(), plan)
+        trust(content)  # before the comparison, which opens it as a file of nnface
         with atomic_path(out) as temporary:
             temporary.write_bytes(content)
-            trust(content)
             compare(TensorrtRunner(temporary, f"tensorrt:{device}").run, source, spec, str(out), TOLERANCES[precision])
     return spec, built
 
@@ -192,6 +192,3 @@ def _build(
 
 def _major(trt: Any) -> int:
     return int(str(trt.__version__).split(".")[0])
-
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -68,21 +68,13 @@ def decode_points(deltas: Floats, anchors: Floats, variances: tuple[float, float
     return anchors[..., None, :2] + pairs * np.float32(variances[0]) * anchors[..., None, 2:]
 
 
-def encode_distance(boxes: Floats, anchors: Floats) -> Floats:
-    """Boxes (..., 4) in the ``distance`` coding: left, top, right, bottom from the anchor's centre, in anchor sizes."""
-    reach = np.concatenate([anchors[..., :2] - boxes[..., :2], boxes[..., 2:] - anchors[..., :2]], axis=-1)
-    return (reach / _twice(anchors[..., 2:])).astype(np.float32, copy=False)
-
-
 def decode_distance(deltas: Floats, anchors: Floats) -> Floats:
-    """The boxes (..., 4) of ``distance``-coded ``deltas`` (..., 4); always finite."""
+    """The boxes (..., 4) of ``distance``-coded ``deltas`` (..., 4); always finite.
+
+    They are left, top, right and bottom from the anchor's centre, in anchor sizes.
+    """
     reach = _bounded(deltas) * _twice(anchors[..., 2:])
     return np.concatenate([anchors[..., :2] - reach[..., :2], anchors[..., :2] + reach[..., 2:]], axis=-1)
-
-
-def encode_points_distance(points: Floats, anchors: Floats) -> Floats:
-    """Points (..., P, 2) in the ``distance`` coding, as (..., 2 P); NaN stays NaN."""
-    return encode_points(points, anchors, (1.0, 1.0))
 
 
 def decode_points_distance(deltas: Floats, anchors: Floats) -> Floats:

@@ -96,14 +96,6 @@ def ellipse_iou(boxes: Floats, ellipses: Floats, grid: int = 128) -> Floats:
     return overlaps
 
 
-def enclosing_boxes(ellipses: Floats) -> Floats:
-    """(m, 4) x1 y1 x2 y2: the smallest upright boxes around ellipses."""
-    major, minor, angle, x, y = ellipses.T
-    width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
-    height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
-    return np.stack([x - width, y - height, x + width, y + height], 1)
-
-
 def _matched(overlaps: Floats, least: float) -> int:
     """True positives of the one-to-one matching with the largest sum of overlaps."""
     try:

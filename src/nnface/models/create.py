@@ -43,6 +43,11 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
 }
 """What builds each network; its keyword arguments are the network's settings."""
 
+# Settings come out of untrusted files too, and each part of a network takes time to build, even without memory.
+_MAX_NUMBER, _MAX_LIST, _MAX_BLOCKS = 1 << 16, 64, 1024
+_COUNTS = ("depths", "head_depth", "members")
+"""Settings that say how many parts are built; together they multiply. ResNet-152 has 50 blocks."""
+
 
 def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.Module:
     """Build a network with random weights, in training mode.
@@ -64,6 +69,7 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
         if name not in known:
             hint = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"the network {architecture} has no setting named {name!r}; {hint}")
+    _check_bounds(architecture, settings)
     try:
         network = build(**settings)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
@@ -72,6 +78,25 @@ def create(architecture: str, settings: Mapping[str, Any] | None = None) -> nn.M
         if parameter.numel() == 0:  # torch builds it, and fails where it is first run
             raise UsageError(f"the settings of the network {architecture} are impossible: {name} has no weights")
     return network
+
+
+def _check_bounds(architecture: str, settings: Mapping[str, Any]) -> None:
+    parts = 1
+    for name, value in settings.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        numbers = [item for item in values if isinstance(item, int | float)]
+        if len(values) > _MAX_LIST or any(abs(number) > _MAX_NUMBER for number in numbers):
+            raise UsageError(
+                f"the settings of the network {architecture} are impossible: {name} has more than {_MAX_LIST} values "
+                f"or one beyond {_MAX_NUMBER}"
+            )
+        if name in _COUNTS:
+            parts *= max(1, sum(int(number) for number in numbers if number > 0))
+    if parts > _MAX_BLOCKS:
+        raise UsageError(
+            f"the settings of the network {architecture} are impossible: {' times '.join(_COUNTS)} make more than "
+            f"{_MAX_BLOCKS} blocks"
+        )
 
 
 def default_spec(architecture: str, *, licence: str = "not stated", **settings: Any) -> Spec:

@@ -16,6 +16,17 @@ SMALLEST = 10
 """A face whose box, or a chip, has a shorter side than this, in pixels, shows nothing to tell."""
 
 
+def check_batch(batch: int) -> int:
+    """The number of chips that go through the network together, which has to be one.
+
+    Raises:
+        UsageError: less than one.
+    """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}; it must be at least 1")
+    return batch
+
+
 def places(faces: Faces, spec: Spec) -> list[Transform | None]:
     """For each face the transform from the picture to its chip; None where the face is too small or nowhere.
 

@@ -1,6 +1,6 @@
 """Perceived attributes of faces: cut a chip for each face, run the network on many chips, turn logits into answers.
 
-The stages of :class:`Classifier` (``chip``, ``prepare``, ``probabilities``, ``answers``) can be called on their own,
+The stages of :class:`Classifier` (``chips``, ``prepare``, ``probabilities``, ``answers``) can be called on their own,
 so that the faces of many pictures go through the network together; none of them keeps state.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnface.errors import ModelFileError, UsageError
 from nnface.image import ImageLike, Pixels, as_array, require_many
-from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
+from nnface.predict.chips import check_batch, check_chip, normalised, places, resized, warp, whole
 from nnface.predict.opening import opened
 from nnface.results import Attribute, Faces
 from nnface.runtime import Runner
@@ -53,7 +53,7 @@ class Classifier:
 
         Raises:
             ModelFileError: no such model, a damaged one, or one of another task.
-            UsageError: another number of views.
+            UsageError: another number of views, or less than one chip together.
             DeviceError: the device is not there.
         """
         self.runner, self.name = opened(model, device, threads)
@@ -62,7 +62,7 @@ class Classifier:
             raise ModelFileError(f"{self.name} is a model to {self.spec.task}, not to classify faces")
         self.meaning = self.spec.classification
         self.size = self.spec.input.size
-        self.batch_size = batch
+        self.batch_size = check_batch(batch)
         self.views = self.meaning.views if views is None else views
         if self.views not in (1, 2, 4):
             raise UsageError(f"views is {self.views}; a classifier takes 1, 2 or 4")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nnface.errors import ModelFileError, UsageError
 from nnface.geometry.align import Transform, chip_of_box
 from nnface.image import ImageLike, Pixels, as_array, require_many
-from nnface.predict.chips import check_chip, normalised, places, resized, warp, whole
+from nnface.predict.chips import check_batch, check_chip, normalised, places, resized, warp, whole
 from nnface.predict.opening import opened
 from nnface.results import Faces
 from nnface.runtime import Runner
@@ -73,7 +73,7 @@ class Segmenter:
 
         Raises:
             ModelFileError: no such model, a damaged one, one of another task, or of other labels.
-            UsageError: another number of views.
+            UsageError: another number of views, or less than one chip together.
             DeviceError: the device is not there.
         """
         self.runner, self.name = opened(model, device, threads)
@@ -89,7 +89,7 @@ class Segmenter:
         if (plan.width or plan.size, plan.height or plan.size) != (plan.size, plan.size):
             raise ModelFileError(f"{self.name} takes {plan.width} x {plan.height} pixels; a parser's input is a square")
         self.size = plan.size
-        self.batch_size = batch
+        self.batch_size = check_batch(batch)
         self.numbers = np.array([CELEBAMASK_LABELS.index(name) for name in names], np.uint8)
         """CelebAMask-HQ's number of each label of the network."""
         self.views = self.spec.segmentation.views if views is None else views

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -105,8 +106,8 @@ class VideoWriter:
         endless: for a camera, which ends by Ctrl-C alone: what is there then is the whole.
 
     Raises:
-        NnfaceError: the folder cannot be written, a name is not UTF-8, the disk is full, or this OpenCV cannot write
-            videos.
+        NnfaceError: the folder cannot be written, a name is not UTF-8, the disk is full, this OpenCV cannot write
+            videos (of that size), or the size of the pictures changes.
     """
 
     def __init__(self, path: Path, fps: float, endless: bool = False) -> None:
@@ -115,7 +116,8 @@ class VideoWriter:
         _for_opencv(path)
         self._exit = contextlib.ExitStack()
         self._temporary = self._exit.enter_context(atomic_path(path))
-        self._count = 0
+        self._size, self._count = (0, 0), 0
+        self._failure: NnfaceError | None = None
         try:
             self._temporary.touch()  # OpenCV does not say why it cannot write
         except OSError as error:
@@ -129,6 +131,9 @@ class VideoWriter:
     ) -> None:
         if self._writer is not None:
             self._writer.release()
+            if self._failure is not None:  # it was told when it was raised, also where that was caught
+                self._exit.__exit__(NnfaceError, self._failure, None)
+                return
             if self.endless and isinstance(error, KeyboardInterrupt | GeneratorExit):
                 kind = error = where = None
             if error is None and self._readable() < self._count:
@@ -138,17 +143,26 @@ class VideoWriter:
         self._exit.__exit__(kind, error, where)
 
     def write(self, image: NDArray[np.uint8]) -> None:
-        """Append one (height, width, 3) BGR picture, of the same size as the first."""
+        """Append one (height, width, 3) BGR picture, of the same size as the first.
+
+        After an error there will be no video, whether the error is caught or not.
+        """
+        size = (image.shape[1], image.shape[0])
         if self._writer is None:
+            self._size = size
             fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            size = (image.shape[1], image.shape[0])
             self._writer = cv2.VideoWriter(_for_opencv(self._temporary), fourcc, self.fps, size)
             if not self._writer.isOpened():
-                raise NnfaceError(
-                    f"cannot write {self.path}: this OpenCV cannot encode MP4 videos of {size[0]} x {size[1]} pixels"
-                )
+                self._fail(f"this OpenCV cannot encode MP4 videos of {size[0]} x {size[1]} pixels")
+        if size != self._size:  # OpenCV would leave the picture out in silence
+            before, now = (f"{width} x {height}" for width, height in (self._size, size))
+            self._fail(f"the size of the pictures changes from {before} to {now} after {self._count} of them")
         self._writer.write(image)
         self._count += 1
+
+    def _fail(self, problem: str) -> NoReturn:
+        self._failure = NnfaceError(f"cannot write {self.path}: {problem}")
+        raise self._failure
 
     def _readable(self) -> int:
         """The frames that what was written says it has: OpenCV writes on in silence where a disk is full."""

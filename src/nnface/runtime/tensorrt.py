@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface.engine import Built, unpack
-from nnface.errors import DependencyError, DeviceError, ModelFileError
+from nnface.errors import DependencyError, DeviceError, ModelFileError, NnfaceError
 from nnface.header import read_content
 from nnface.runtime.promise import check_outputs, expected_outputs, in_parts
 from nnface.spec import parse
@@ -196,11 +196,21 @@ def check_profile(built: Built, shape: tuple[int, ...], origin: str) -> None:
 
 
 def trust(content: bytes) -> None:
-    """Put an engine on the list of those that were built here."""
+    """Put an engine on the list of those that were built here.
+
+    Raises:
+        NnfaceError: the list cannot be written.
+    """
     path = _list()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="ascii") as file:  # one short line: what several processes append does not mix
-        file.write(hashlib.sha256(content).hexdigest() + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="ascii") as file:  # one short line: what several processes append does not mix
+            file.write(hashlib.sha256(content).hexdigest() + "\n")
+    except OSError as error:
+        raise NnfaceError(
+            f"cannot write {path}, the list of engines that were built here: {error.strerror or error}; set "
+            "NNFACE_HOME to a folder that can be written"
+        ) from error
 
 
 def require_trust(content: bytes, origin: str) -> None:

@@ -1,5 +1,6 @@
 """Run a torch module on arrays: a network in training meets the same predictor as the exported file."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -27,6 +28,7 @@ class TorchRunner:
         self.device = device or str(next((p.device for p in module.parameters()), "cpu"))
         self._device = _find(self.device)
         self._module = module.to(self._device)
+        self._lock = threading.Lock()  # the mode belongs to the module, which one thread would take from another
 
     def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The outputs of a batch by name, float32.
@@ -46,7 +48,7 @@ class TorchRunner:
             ModelFileError: a parser's logits are not as many as the Spec has labels.
         """
         images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        with _evaluating(self._module), torch.no_grad():
+        with self._lock, _evaluating(self._module), torch.no_grad():
             outputs = dict(self._module(images))
             if self.spec.task == "detect":
                 outputs["scores"] = cast(DetectionNetwork, self._module).scores(outputs.pop("logits"))

@@ -74,8 +74,8 @@ def train(
 
     Raises:
         NnfaceError: another process trains in the run folder.
-        TrainingError: the run folder does not fit or cannot be written, or the loss is not finite (the pictures are
-            named).
+        TrainingError: the run folder does not fit or cannot be written, or the loss or its gradients are not finite
+            (the pictures are named).
         RecipeError: the batch does not divide by processes and accumulated parts.
         DeviceError: the device is not there.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the state is saved.
@@ -175,8 +175,11 @@ def _run(
                 (total * world).backward()  # type: ignore[no-untyped-call]
                 for name, value in losses.items():
                     logged[name] = logged.get(name, 0.0) + float(value.detach())
+            norm = _clip(state.model, recipe.optimizer.clip_norm)
+            if not math.isfinite(norm):  # in all processes alike, which share their gradients; no such state is saved
+                raise TrainingError(_no_gradients([n for part in step_parts for n in task.names(part)], state.step))
             if recipe.optimizer.clip_norm:
-                logged["norm"] = float(nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.clip_norm))
+                logged["norm"] = norm
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             if state.average is not None:
@@ -286,6 +289,17 @@ def _set_rate(optimizer: Optimizer, lr: float) -> None:
 def _not_finite(losses: Mapping[str, Tensor], names: list[str], step: int) -> str:
     values = ", ".join(f"{name} {float(value):g}" for name, value in losses.items())
     return f"the loss is not finite at step {step + 1} ({values}); the pictures were {', '.join(names)}"
+
+
+def _clip(model: nn.Module, most: float) -> float:
+    """Scale the gradients down to a norm (0: leave them) and return what it was, infinite where squares overflow."""
+    if most:
+        return float(nn.utils.clip_grad_norm_(model.parameters(), most))
+    return float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+
+
+def _no_gradients(names: list[str], step: int) -> str:
+    return f"the gradients are not finite at step {step + 1}, though the loss is; the pictures were {', '.join(names)}"
 
 
 def _summed_over_processes(parts: list[Mapping[str, float]], place: torch.device) -> dict[str, float]:

@@ -54,7 +54,7 @@ class Task(Protocol):
         ...
 
     def names(self, batch: Batch) -> list[str]:
-        """The pictures of the batch, for the message where the loss is not finite."""
+        """The pictures of the batch, for the message where the loss or a gradient is not finite."""
         ...
 
     def evaluate(self, model: nn.Module) -> Evaluation:

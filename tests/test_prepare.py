@@ -28,7 +28,7 @@ from nnface.curate.prepare import prepare as prepare_
 from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.widerface_truth import read_truth
 from nnface.errors import DataError
-from processes import ENVIRONMENT, NNFACE, nnface
+from processes import ENVIRONMENT, NNFACE, Ended, nnface
 from sources import sources_toml, zipped
 
 JPEG = cv2.imencode(".jpg", np.full((40, 40, 3), 128, np.uint8))[1].tobytes()
@@ -440,6 +440,25 @@ def test_the_command(tmp_path: Path, command: Callable[..., list[str | Path]]) -
     put(root, "WIDER_train.zip", b"<html><body>quota</body></html>")
     some = nnface(*command(root), cwd=tmp_path)
     assert some.code == 1 and "WIDER_train.zip is a web page" in some.err and some.err.count("\n") == 1
+
+
+def test_a_prepare_keeps_another_one_out(tmp_path: Path, command: Callable[..., list[str | Path]]) -> None:
+    root = tmp_path / "root"
+    put(root, "WIDER_val.zip", zipped(MANY))
+    others: list[Ended] = []
+
+    def meanwhile(what: str, done: int, total: int | None) -> None:
+        if done == 20:
+            download = ["data", "download", "widerface", "--root", root, "--only", "val", "--accept-licence"]
+            others.extend(nnface(*words, cwd=tmp_path) for words in (command(root), download))
+
+    assert prepare_(unchecked(WIDERFACE), root, advance=meanwhile).unpacked == ["WIDER_val.zip"]
+    for ended in others:
+        assert ended.code == 2
+        assert ended.err.endswith(f"another nnface is at work in {root}; wait until it has ended\n")
+    assert len(others) == 2
+    assert {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.jpg")} == MANY
+    assert nnface(*command(root), cwd=tmp_path).code == 0
 
 
 def test_the_published_checksum_is_asked_of_what_lies_there(tmp_path: Path) -> None:

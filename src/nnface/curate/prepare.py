@@ -17,7 +17,7 @@ from nnface.curate.checking import Memory, check, remember
 from nnface.curate.download import find
 from nnface.curate.unpack import unpack
 from nnface.errors import DataError, DependencyError
-from nnface.files import write_atomic
+from nnface.files import locked, write_atomic
 
 Say = Callable[[str], None]
 Advance = Callable[[str, int, int | None], None]
@@ -61,10 +61,16 @@ def prepare(
     Raises:
         DataError: there is no such folder, or neither an archive nor the data set in it; or what is derived cannot be.
         DependencyError: the ``.mat`` lists need scipy.
+        NnfaceError: another process prepares or downloads in the folder.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; nnface data download {data.name} --root {root} makes it")
+    with locked(root):  # two of them would write one temporary file, and each the notes that it read before
+        return _all(data, root, force, say, advance)
+
+
+def _all(data: Published, root: Path, force: bool, say: Say, advance: Advance) -> Prepared:
     memory = Memory(root)
     done = Prepared()
     for archive in data.archives:

@@ -396,6 +396,29 @@ def test_files_of_others_are_not_written_over_unless_forced(tmp_path: Path) -> N
     assert (tmp_path / name).read_bytes() == MANY[name]
 
 
+def test_files_that_are_gone_or_broken_are_mended(tmp_path: Path) -> None:
+    put(tmp_path, "WIDER_val.zip", zipped(MANY))
+    prepare(WIDERFACE, tmp_path)
+    samples = Memory(tmp_path).get("unpacked", "WIDER_val.zip")["samples"]
+    gone, broken, *_ = (name for name in MANY if name not in samples)
+    (tmp_path / gone).unlink()
+    before = tree(tmp_path)
+    assert prepare(WIDERFACE, tmp_path).unpacked == ["WIDER_val.zip"]
+    after = tree(tmp_path)
+    assert (tmp_path / gone).read_bytes() == MANY[gone] and after == before | {gone: after[gone]}
+
+    (tmp_path / broken).write_bytes(b"x" * len(MANY[broken]))  # all are there, so this is not looked for
+    assert prepare(WIDERFACE, tmp_path).kept == ["WIDER_val.zip"]
+    (tmp_path / gone).unlink()
+    (problem,) = prepare(WIDERFACE, tmp_path).problems  # perhaps somebody's own: not written over unasked
+    assert "1 files are there already" in problem and broken in problem and "--force" in problem
+    assert prepare(WIDERFACE, tmp_path, force=True).unpacked == ["WIDER_val.zip"]
+    assert {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*.jpg")} == MANY
+    (tmp_path / broken).write_bytes(b"x")
+    assert prepare(WIDERFACE, tmp_path, force=True).unpacked == ["WIDER_val.zip"]
+    assert (tmp_path / broken).read_bytes() == MANY[broken]
+
+
 def test_what_was_unpacked_by_hand_is_kept(tmp_path: Path) -> None:
     archive = put(tmp_path, "WIDER_val.zip", zipped(MANY))
     with zipfile.ZipFile(archive) as opened:

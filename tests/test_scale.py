@@ -231,6 +231,17 @@ def test_a_folder_of_other_things_and_a_damaged_manifest_are_refused(place: Path
         rows(tmp_path / "mine.parquet")
 
 
+def test_only_what_this_run_left_unfinished_is_removed(place: Path, finished: Path) -> None:
+    ours = [finished / name for name in (".part-00001.0123abcd.part.parquet", "._manifest.89abcdef.part.json")]
+    theirs = [finished / name for name in (".a.part.zip", ".notes.0123abcd.part.json")]
+    for path in (*ours, *theirs):
+        path.write_text("x")
+    other = nnface(*command(finished, "--size", "64"), cwd=place)
+    assert other.code == 2 and all(path.exists() for path in (*ours, *theirs))
+    assert nnface(*command(finished), cwd=place).code == 1
+    assert not any(path.exists() for path in ours) and all(path.exists() for path in theirs)
+
+
 def test_two_processes_do_not_write_one_folder(place: Path, tmp_path: Path) -> None:
     pictures, _ = scale.find([str(place / "photos")])
     manifest = scale.describe(scale.Job(task="detect", detector=str(place / "bright.onnx")), pictures, SIZE)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnface import draw
 from nnface.curate.findings import Advance, Findings, compare
 from nnface.curate.merging import Labels, find_annotations, merge
-from nnface.curate.pictures import Cache, Seen, cores, look
+from nnface.curate.pictures import Cache, Seen, look
 from nnface.curate.show import made, spread
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import COUNTS, FACES, MASKS, PARTS, PICTURES, Part, PublishedFace
@@ -23,6 +23,7 @@ from nnface.errors import DataError, NnfaceError
 from nnface.files import write_atomic
 from nnface.image import IMAGE_SUFFIXES, read
 from nnface.predict.stream import ordered
+from nnface.processors import cores
 from nnface.report.sheet import fit, sheet
 from nnface.report.table import Table, percent
 from nnface.results import Faces

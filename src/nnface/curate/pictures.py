@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nnface.curate import duplicates
 from nnface.errors import ImageError
 from nnface.image import decode_grey, load, read_sized
+from nnface.processors import cores
 from nnface.zoo.registry import home
 
 LONG_SIDE = 48
@@ -193,11 +194,6 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)
     return [one for one in seen if one is not None]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _state(path: Path) -> tuple[int, int] | None:

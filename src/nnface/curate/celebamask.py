@@ -136,7 +136,8 @@ def _verify_lists(root: Path, found: Findings) -> dict[str, list[SegmentationSam
         try:
             samples = celebamask.read(root, name)
         except DataError as error:
-            found.problems.append(str(error))
+            if str(error) not in found.problems:  # what is wrong with the folder is wrong for each list
+                found.problems.append(str(error))
             continue
         lists[name] = samples
         found.notes.append(f"{name}: {len(samples):,} portraits")
@@ -151,8 +152,13 @@ def _verify_lists(root: Path, found: Findings) -> dict[str, list[SegmentationSam
 
 def _pairs(root: Path, found: Findings, published: bool) -> list[SegmentationSample]:
     folder = root / "images" if (root / "images").is_dir() else root / PICTURES
-    pictures = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {p.stem: p for p in sorted((root / MASKS).iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    pictures, twice = celebamask.by_stem(folder, IMAGE_SUFFIXES)
+    masks, masks_twice = celebamask.by_stem(root / MASKS, IMAGE_SUFFIXES)
+    for what, paths in (("pictures", twice), ("label images", masks_twice)):
+        if paths:
+            found.problems.append(
+                f"{len(paths)} {what} have the name of another one but for the suffix, the first {paths[0]}"
+            )
     for what, one, other in (
         ("pictures have no label image", pictures, masks),
         ("label images have no picture", masks, pictures),

@@ -151,6 +151,15 @@ def test_an_object_store_gives_the_same_faces(place: Path, plain: list[dict[str,
     assert one.code == 0 and [row["file"] for row in rows(tmp_path / "one.parquet")] == [uri + "/1/1.jpg"]
 
 
+def test_what_is_hidden_is_left_out_of_folders_and_stores(tmp_path: Path) -> None:
+    for name in ("a.png", ".b.png", "c/.d/e.png", "c/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for place in (str(tmp_path), tmp_path.as_uri()):
+        pictures, problems = scale.find([place])
+        assert pictures.part(0, 9) == [f"{place}/a.png", f"{place}/c/f.png"] and not problems
+
+
 def test_portraits_with_parts(tmp_path: Path) -> None:
     palette_parser(tmp_path / "parser.onnx")
     cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 48, 3), (0, 85, 255), np.uint8))

@@ -24,8 +24,8 @@ import cv2
 
 from nnface.image import IMAGE_SUFFIXES, read_reduced, read_sized
 from nnface.predict.detector import Detector
+from nnface.processors import physical_cores
 from nnface.results import Faces
-from nnface.runtime.onnx import physical_cores
 
 REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import cv2
 
-from nnface.curate import fairface, pictures, widerface
+from nnface.curate import fairface, widerface
 from nnface.image import IMAGE_SUFFIXES
+from nnface.processors import cores
 
 
 def measured(work: Callable[[], Any]) -> tuple[float, float]:
@@ -53,7 +54,7 @@ def main() -> None:
         if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     verify = {"widerface": widerface.verify, "fairface": fairface.verify}[options.dataset]
-    threads = pictures.cores()
+    threads = cores()
     cv2.setNumThreads(1)
     works: dict[str, Callable[[], Any]] = {
         "cv2.imread at 1/8": lambda: decode(paths, cv2.IMREAD_REDUCED_COLOR_8, threads),

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import struct
 import tarfile
 import zlib
@@ -219,6 +220,22 @@ def test_lists_choose_and_their_variants_join(tmp_path):
     (tmp_path / "train.txt").write_text("d\n")
     with pytest.raises(DataError, match=r"d of .* has no picture"):
         celebamask.read(tmp_path)
+
+
+def test_two_pictures_or_masks_of_one_name_are_refused(tmp_path):
+    first = celebamask.read(prepared(tmp_path))[0]
+    for path, suffix, what in ((first.path, ".webp", "pictures"), (first.mask, ".PNG", "label images")):
+        beside = path.with_suffix(suffix)
+        shutil.copy(path, beside)
+        with pytest.raises(DataError, match=r"has the name of .* but for the suffix.*take the other away"):
+            celebamask.read(tmp_path)
+        (problem,) = curate.verify(tmp_path).problems
+        assert problem.startswith(f"1 {what} have the name of another one but for the suffix, the first {path.parent}")
+        (tmp_path / "train.txt").write_text("a\n")
+        (tmp_path / "val.txt").write_text("b\n")
+        assert len(curate.verify(tmp_path).problems) == 2  # said once, not once a list
+        for file in (tmp_path / "train.txt", tmp_path / "val.txt", beside):
+            file.unlink()
 
 
 def test_a_folder_that_is_not_prepared_says_what_to_do(tmp_path):

@@ -126,6 +126,18 @@ def test_a_folder_is_walked_sorted_by_extension_and_links_to_files_are_followed(
     assert [len(row["faces"]) for row in ended.rows] == [0, 0, 0, 0, 1, 0]
 
 
+def test_what_is_hidden_in_a_folder_is_left_out_and_taken_where_it_is_named(tmp_path: Path, model: Path) -> None:
+    for name in ("a.png", ".b.png", ".thumbnails/c.png", "d/.e/f.png", "d/._g.png", "d/h.png"):
+        _picture(tmp_path / "photos" / name)
+    (tmp_path / "photos/.clip.mp4").write_bytes(b"")
+    (tmp_path / "photos/.link.png").symlink_to("a.png")
+    ended = nnface("detect", "photos", "--model", model, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+    assert [row["file"] for row in ended.rows] == ["photos/a.png", "photos/d/h.png"]
+    named = nnface("detect", "photos/.thumbnails", "photos/.b.png", "--model", model, cwd=tmp_path)
+    assert [row["file"] for row in named.rows] == ["photos/.thumbnails/c.png", "photos/.b.png"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="file names that are not UTF-8")
 def test_a_name_that_is_not_utf8_comes_back(tmp_path: Path, model: Path) -> None:
     name = os.fsdecode(b"\xff.png")

@@ -315,6 +315,13 @@ def test_lists_of_voc_stay_inside(tmp_path):
         voc.read(tmp_path)
 
 
+def test_a_list_of_voc_that_is_not_utf8_is_one_sentence(tmp_path):
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_bytes("Müller\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"the list .*train\.txt cannot be read: .*utf-8"):
+        voc.read(tmp_path)
+
+
 def test_names_with_spaces_come_back_from_voc(photographs, tmp_path):
     samples = [
         DetectionSample(

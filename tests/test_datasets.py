@@ -151,6 +151,33 @@ def test_coco_as_editors_of_windows_save_it(tmp_path):
     assert sample.boxes.tolist() == [[1, 2, 4, 6]]
 
 
+@pytest.mark.parametrize(
+    "names, kept",
+    [
+        (["person", "Face", "car"], [1]),
+        (["person", "head", "car"], [0, 1, 2]),
+        (["face", "FACE", "car"], [0, 1, 2]),
+        (["face"], [0, 1, 2]),  # ids that are not listed are taken for faces, as without a list
+        (None, [0, 1, 2]),
+        ("face", [0, 1, 2]),
+    ],
+)
+def test_coco_of_several_categories(tmp_path, names, kept):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    rows = [{"image_id": 1, "category_id": i + 3, "bbox": [i, 2, 3, 4]} for i in range(3)]
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": rows, "categories": names}
+    if isinstance(names, list):
+        content["categories"] = [{"id": i + 3, "name": name} for i, name in enumerate(names)]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (sample,) = coco.read(tmp_path / "a.json")
+    assert sample.boxes[:, 0].tolist() == kept
+
+
+def test_coco_wants_a_file(tmp_path):
+    with pytest.raises(DataError, match="is a folder; coco wants the JSON file"):
+        coco.read(tmp_path)
+
+
 def test_a_tenth_is_kept_for_choosing():
     assert 80 < sum(is_chosen(f"event/name_{i}") for i in range(1000)) < 120
 

@@ -28,7 +28,7 @@ from nnface.curate.prepare import prepare as prepare_
 from nnface.datasets import celebamask, fairface, widerface
 from nnface.datasets.widerface_truth import read_truth
 from nnface.errors import DataError
-from processes import ENVIRONMENT, NNFACE, nnface
+from processes import ENVIRONMENT, NNFACE, Ended, nnface
 from sources import sources_toml, zipped
 
 JPEG = cv2.imencode(".jpg", np.full((40, 40, 3), 128, np.uint8))[1].tobytes()
@@ -396,6 +396,29 @@ def test_files_of_others_are_not_written_over_unless_forced(tmp_path: Path) -> N
     assert (tmp_path / name).read_bytes() == MANY[name]
 
 
+def test_files_that_are_gone_or_broken_are_mended(tmp_path: Path) -> None:
+    put(tmp_path, "WIDER_val.zip", zipped(MANY))
+    prepare(WIDERFACE, tmp_path)
+    samples = Memory(tmp_path).get("unpacked", "WIDER_val.zip")["samples"]
+    gone, broken, *_ = (name for name in MANY if name not in samples)
+    (tmp_path / gone).unlink()
+    before = tree(tmp_path)
+    assert prepare(WIDERFACE, tmp_path).unpacked == ["WIDER_val.zip"]
+    after = tree(tmp_path)
+    assert (tmp_path / gone).read_bytes() == MANY[gone] and after == before | {gone: after[gone]}
+
+    (tmp_path / broken).write_bytes(b"x" * len(MANY[broken]))  # all are there, so this is not looked for
+    assert prepare(WIDERFACE, tmp_path).kept == ["WIDER_val.zip"]
+    (tmp_path / gone).unlink()
+    (problem,) = prepare(WIDERFACE, tmp_path).problems  # perhaps somebody's own: not written over unasked
+    assert "1 files are there already" in problem and broken in problem and "--force" in problem
+    assert prepare(WIDERFACE, tmp_path, force=True).unpacked == ["WIDER_val.zip"]
+    assert {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*.jpg")} == MANY
+    (tmp_path / broken).write_bytes(b"x")
+    assert prepare(WIDERFACE, tmp_path, force=True).unpacked == ["WIDER_val.zip"]
+    assert (tmp_path / broken).read_bytes() == MANY[broken]
+
+
 def test_what_was_unpacked_by_hand_is_kept(tmp_path: Path) -> None:
     archive = put(tmp_path, "WIDER_val.zip", zipped(MANY))
     with zipfile.ZipFile(archive) as opened:
@@ -440,6 +463,25 @@ def test_the_command(tmp_path: Path, command: Callable[..., list[str | Path]]) -
     put(root, "WIDER_train.zip", b"<html><body>quota</body></html>")
     some = nnface(*command(root), cwd=tmp_path)
     assert some.code == 1 and "WIDER_train.zip is a web page" in some.err and some.err.count("\n") == 1
+
+
+def test_a_prepare_keeps_another_one_out(tmp_path: Path, command: Callable[..., list[str | Path]]) -> None:
+    root = tmp_path / "root"
+    put(root, "WIDER_val.zip", zipped(MANY))
+    others: list[Ended] = []
+
+    def meanwhile(what: str, done: int, total: int | None) -> None:
+        if done == 20:
+            download = ["data", "download", "widerface", "--root", root, "--only", "val", "--accept-licence"]
+            others.extend(nnface(*words, cwd=tmp_path) for words in (command(root), download))
+
+    assert prepare_(unchecked(WIDERFACE), root, advance=meanwhile).unpacked == ["WIDER_val.zip"]
+    for ended in others:
+        assert ended.code == 2
+        assert ended.err.endswith(f"another nnface is at work in {root}; wait until it has ended\n")
+    assert len(others) == 2
+    assert {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.jpg")} == MANY
+    assert nnface(*command(root), cwd=tmp_path).code == 0
 
 
 def test_the_published_checksum_is_asked_of_what_lies_there(tmp_path: Path) -> None:

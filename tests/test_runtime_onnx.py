@@ -1,6 +1,7 @@
 """ONNX Runtime as a runner: right numbers, honest threads and devices, and no lie or damage gets through."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from nnface.errors import DependencyError, DeviceError, ModelFileError, NnfaceError
 from nnface.predict.detector import Detector
+from nnface.processors import cores, physical_cores
 from nnface.runtime import open_model
-from nnface.runtime.onnx import OnnxRunner, physical_cores
+from nnface.runtime.onnx import OnnxRunner
 from nnface.spec import ClassificationSpec, SegmentationSpec
 from tiny_models import bright_detector, detection_spec, save_safetensors, squares
 
@@ -93,15 +95,28 @@ def test_absent_devices_are_errors_with_a_remedy(tiny: Path, device: str) -> Non
         open_model(tiny, device)
 
 
-def test_threads_follow_the_affinity() -> None:
-    assert 1 <= physical_cores() <= (os.cpu_count() or 1)
-    if not hasattr(os, "sched_setaffinity"):
-        pytest.skip("needs an affinity")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity")
+@pytest.mark.parametrize("count", ["cores", "physical_cores"])
+def test_threads_follow_the_affinity(count: str) -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from nnface.runtime.onnx import physical_cores; print(physical_cores())"
+        f"from nnface.processors import {count}; print({count}())"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
+@pytest.mark.parametrize("quota, most", [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
+def test_threads_follow_the_quota(quota: str, most: int | None) -> None:
+    """In a mount namespace of its own, where the quota's file says what a container's would."""
+    code = "from nnface.processors import cores, physical_cores as physical; print(cores(), physical())"
+    place = "mount -t tmpfs none /sys/fs/cgroup && echo $0 > /sys/fs/cgroup/cpu.max"
+    private = ["unshare", "-m", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*private, place, quota], check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    inside = [*private, f'{place} && exec "$1" -c "$2"', quota, sys.executable, code]
+    found = subprocess.run(inside, capture_output=True, text=True, check=True).stdout.split()
+    assert found == [str(most or cores()), str(most or physical_cores())]
+    assert 1 <= physical_cores() <= cores() <= (os.cpu_count() or 1)
 
 
 def test_weights_for_torch_without_torch(tmp_path: Path) -> None:

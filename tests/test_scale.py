@@ -151,6 +151,15 @@ def test_an_object_store_gives_the_same_faces(place: Path, plain: list[dict[str,
     assert one.code == 0 and [row["file"] for row in rows(tmp_path / "one.parquet")] == [uri + "/1/1.jpg"]
 
 
+def test_what_is_hidden_is_left_out_of_folders_and_stores(tmp_path: Path) -> None:
+    for name in ("a.png", ".b.png", "c/.d/e.png", "c/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for place in (str(tmp_path), tmp_path.as_uri()):
+        pictures, problems = scale.find([place])
+        assert pictures.part(0, 9) == [f"{place}/a.png", f"{place}/c/f.png"] and not problems
+
+
 def test_portraits_with_parts(tmp_path: Path) -> None:
     palette_parser(tmp_path / "parser.onnx")
     cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 48, 3), (0, 85, 255), np.uint8))
@@ -229,6 +238,17 @@ def test_a_folder_of_other_things_and_a_damaged_manifest_are_refused(place: Path
         assert done.code == 2 and sentence in done.err, done.err
     with pytest.raises(DataError, match="no output of nnface"):
         rows(tmp_path / "mine.parquet")
+
+
+def test_only_what_this_run_left_unfinished_is_removed(place: Path, finished: Path) -> None:
+    ours = [finished / name for name in (".part-00001.0123abcd.part.parquet", "._manifest.89abcdef.part.json")]
+    theirs = [finished / name for name in (".a.part.zip", ".notes.0123abcd.part.json")]
+    for path in (*ours, *theirs):
+        path.write_text("x")
+    other = nnface(*command(finished, "--size", "64"), cwd=place)
+    assert other.code == 2 and all(path.exists() for path in (*ours, *theirs))
+    assert nnface(*command(finished), cwd=place).code == 1
+    assert not any(path.exists() for path in ours) and all(path.exists() for path in theirs)
 
 
 def test_two_processes_do_not_write_one_folder(place: Path, tmp_path: Path) -> None:

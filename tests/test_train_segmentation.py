@@ -1,6 +1,8 @@
 """A parser learns from generated portraits, goes on exactly where it was stopped, and travels to ONNX and back."""
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from nnface.datasets import celebamask as data
 from nnface.datasets.samples import split
 from nnface.errors import RecipeError
+from nnface.files import sha256
 from nnface.header import read_spec
 from nnface.models.create import create
 from nnface.predict.segmenter import Segmenter
@@ -148,6 +151,33 @@ def test_what_a_number_shows_is_always_the_same(small, root):
     kept, chosen = split(samples)
     assert {s.key for s in tasks[0].train} == {s.key for s in kept}
     assert not {s.key for s in tasks[0].train} & {s.key for s in chosen}
+
+
+def test_portraits_of_one_name_in_two_sources(small, root, tmp_path):
+    plan, samples = recipe.load(small), data.read(root)
+    alone = SegmentationTask(plan, {"a": samples})
+    again = SegmentationTask(plan, {"a": samples, "b": data.read(shutil.copytree(root, tmp_path / "same"))})
+    for ours, whole in ((again.train, alone.train), (again.chosen, alone.chosen)):
+        assert [s.key for s in ours] == [s.key for s in whole]
+    assert again.fingerprint() == alone.fingerprint()
+
+    rng = np.random.default_rng(7)
+    other = shutil.copytree(root, tmp_path / "other")
+    for key in (alone.train[0].key, alone.chosen[0].key):
+        cv2.imwrite(str(other / f"images/{key}.png"), portrait(rng)[0])  # another person, the same label image
+    both = SegmentationTask(plan, {"a": samples, "b": data.read(other)})
+    for ours, whole in ((both.train, alone.train), (both.chosen, alone.chosen)):
+        extra = [sample for sample in ours if sample not in whole]
+        assert [s.path for s in extra] == [other / f"images/{whole[0].key}.png"]
+        assert [sample for sample in ours if sample in whole] == whole
+    assert both.fingerprint() != alone.fingerprint()
+
+
+def test_the_fingerprint_of_one_source_stays_what_it_was(small, root):
+    """A run goes on only where its data has the fingerprint that it began with."""
+    lines = [f"{s.key} {sha256(s.mask)}\n" for s in sorted(data.read(root), key=lambda s: s.key)]
+    task = SegmentationTask(recipe.load(small), {"a": data.read(root)})
+    assert task.fingerprint() == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def test_rare_parts_are_drawn_more_often(small, root):

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import sqlite3
 import tarfile
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -203,6 +205,39 @@ def test_a_damaged_or_forbidden_cache_does_no_harm(root, tmp_path, monkeypatch):
     assert curate.verify(root) == first
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NNFACE_HOME", str(tmp_path / "file"))
+    assert curate.verify(root) == first
+
+
+@pytest.mark.parametrize("table", ["seen", "copies", "pairs"])
+def test_a_cache_with_a_damaged_table_does_no_harm(root, tmp_path, table):
+    shutil.copy(picture(root, 0), picture(root, 2, "val"))
+    again = cv2.resize(read(picture(root, 4)), (300, 225))
+    cv2.imwrite(str(picture(root, 3, "val")), again, [cv2.IMWRITE_JPEG_QUALITY, 50])
+    first = curate.verify(root)
+    assert len(first.duplicates) == 2
+    (cache,) = pictures.home().glob("verified/*.sqlite")
+    with closing(sqlite3.connect(cache)) as data, data:
+        data.execute("DELETE FROM pairs")  # so that the copies are asked for
+        (page,) = data.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+        (size,) = data.execute("PRAGMA page_size").fetchone()
+    content = bytearray(cache.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xff" * size
+    cache.write_bytes(content)
+    assert curate.verify(root) == first
+    ended = nnface("data", "verify", "widerface", "--root", root, cwd=tmp_path)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_cache_that_another_process_keeps_locked_does_no_harm(root):
+    first = curate.verify(root)
+    (file,) = pictures.home().glob("verified/*.sqlite")
+    paths = [picture(root, number) for number in range(8)]
+    with Cache(root) as cache, closing(sqlite3.connect(file)) as other:
+        cache._data.execute("PRAGMA busy_timeout = 0")
+        other.execute("BEGIN EXCLUSIVE")
+        seen = look(paths, cache)
+        assert [one.path for one in seen] == paths and not any(one.problem for one in seen)
+        assert len(cache.known()) == 8
     assert curate.verify(root) == first
 
 

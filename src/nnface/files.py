@@ -1,6 +1,7 @@
 """Files written whole or not at all, hashes, and safe names."""
 
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what could not be written cannot be removed either, and the first error is told
             temporary.unlink()
+
+
+def unfinished(name: str) -> str | None:
+    """The final name of a file that :func:`atomic_path` was writing when it was killed (of a long one the beginning);
+    None: ``name`` is not one of its temporary names."""
+    match = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.part(\.[^.]*)?", name)
+    return match and match[1] + (match[2] or "")
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

@@ -12,7 +12,7 @@ import cv2
 
 from nnface.commands import output
 from nnface.errors import UsageError
-from nnface.runtime.onnx import physical_cores
+from nnface.processors import physical_cores
 from nnface.scale import Job, Shard, describe, find, opened
 
 SHARD_SIZE = 1000

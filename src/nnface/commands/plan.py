@@ -7,7 +7,7 @@ import cv2
 
 from nnface.commands.output import say
 from nnface.predict.source import Source, expand
-from nnface.runtime.onnx import physical_cores
+from nnface.processors import physical_cores
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nnface import draw
 from nnface.curate.findings import Advance, Findings, compare
 from nnface.curate.merging import Labels, find_annotations, merge
-from nnface.curate.pictures import Cache, Seen, cores, look
+from nnface.curate.pictures import Cache, Seen, look
 from nnface.curate.show import made, spread
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import COUNTS, FACES, MASKS, PARTS, PICTURES, Part, PublishedFace
@@ -23,6 +23,7 @@ from nnface.errors import DataError, NnfaceError
 from nnface.files import write_atomic
 from nnface.image import IMAGE_SUFFIXES, read
 from nnface.predict.stream import ordered
+from nnface.processors import cores
 from nnface.report.sheet import fit, sheet
 from nnface.report.table import Table, percent
 from nnface.results import Faces
@@ -135,7 +136,8 @@ def _verify_lists(root: Path, found: Findings) -> dict[str, list[SegmentationSam
         try:
             samples = celebamask.read(root, name)
         except DataError as error:
-            found.problems.append(str(error))
+            if str(error) not in found.problems:  # what is wrong with the folder is wrong for each list
+                found.problems.append(str(error))
             continue
         lists[name] = samples
         found.notes.append(f"{name}: {len(samples):,} portraits")
@@ -150,8 +152,13 @@ def _verify_lists(root: Path, found: Findings) -> dict[str, list[SegmentationSam
 
 def _pairs(root: Path, found: Findings, published: bool) -> list[SegmentationSample]:
     folder = root / "images" if (root / "images").is_dir() else root / PICTURES
-    pictures = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {p.stem: p for p in sorted((root / MASKS).iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    pictures, twice = celebamask.by_stem(folder, IMAGE_SUFFIXES)
+    masks, masks_twice = celebamask.by_stem(root / MASKS, IMAGE_SUFFIXES)
+    for what, paths in (("pictures", twice), ("label images", masks_twice)):
+        if paths:
+            found.problems.append(
+                f"{len(paths)} {what} have the name of another one but for the suffix, the first {paths[0]}"
+            )
     for what, one, other in (
         ("pictures have no label image", pictures, masks),
         ("label images have no picture", masks, pictures),

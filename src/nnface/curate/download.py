@@ -13,7 +13,7 @@ from nnface.curate import fetching
 from nnface.curate.archives import Archive, Published
 from nnface.curate.checking import FOLDER, Memory, check, remember
 from nnface.errors import DataError, DependencyError, UsageError
-from nnface.files import write_atomic
+from nnface.files import locked, write_atomic
 
 LOCK = "download.lock"
 """In the folder of archives: held by one process, and let go of by the system where that is killed."""
@@ -62,6 +62,7 @@ def download(
     Raises:
         UsageError: the terms are not accepted.
         DataError: the folder cannot be written, another download is at work in it, or the disk has no room.
+        NnfaceError: the data set is being prepared, which writes the same notes.
     """
     root = Path(root)
     folder = root / FOLDER
@@ -70,7 +71,7 @@ def download(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}; name another --root") from error
-    with _alone(folder):
+    with _alone(folder), locked(root):
         return _all(data, root, folder, say, advance, attempts)
 
 

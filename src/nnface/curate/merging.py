@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnface.curate.findings import Advance
-from nnface.curate.pictures import cores
 from nnface.curate.show import made
 from nnface.datasets import celebamask
 from nnface.datasets.celebamask import FACES, MAPPING, MASKS, PARTITION, Part, PublishedFace
@@ -17,6 +16,7 @@ from nnface.errors import DataError, ImageError, NnfaceError, UsageError
 from nnface.files import atomic_path, write_atomic
 from nnface.image import read
 from nnface.predict.stream import ordered
+from nnface.processors import cores
 from nnface.spec import CELEBAMASK_LABELS
 
 Labels = NDArray[np.uint8]

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nnface.curate import duplicates
 from nnface.errors import ImageError
 from nnface.image import decode_grey, load, read_sized
+from nnface.processors import cores
 from nnface.zoo.registry import home
 
 LONG_SIDE = 48
@@ -62,7 +63,8 @@ class Cache:
     def __init__(self, root: Path, again: bool = False) -> None:
         """Open the cache of the data set in ``root``; ``again``: forget what was seen.
 
-        Where there can be none (a read-only folder, a damaged file) all is seen anew, and nothing is kept.
+        Where there can be none (a read-only folder, a damaged file, one that another process keeps locked) all is seen
+        anew, and nothing is kept, from when that shows.
         """
         self._new: dict[str, bytes] = {}  # grey copies that were made just now: reading them back takes longer
         place = os.path.realpath(root)
@@ -94,15 +96,27 @@ class Cache:
 
     def known(self) -> dict[str, tuple[int, int, str, int, int, bytes]]:
         """For each path: bytes, time of change, problem (after the path), width, height, digest."""
-        rows = self._data.execute("SELECT path, bytes, changed, problem, width, height, digest FROM seen")
-        return {row[0]: row[1:] for row in rows}
+        known = {}
+        with self._or_without():
+            rows = self._data.execute("SELECT path, bytes, changed, problem, width, height, digest FROM seen")
+            known = {row[0]: row[1:] for row in rows}
+        return known
 
     def add(self, rows: Sequence[tuple[str, int, int, str, int, int, bytes, bytes]]) -> None:
         """The same with the path in front and the grey copy behind."""
         self._new |= {row[0]: row[7] for row in rows}
-        with suppress(sqlite3.OperationalError), self._data:  # locked for long, or a full disk: seen anew next time
+        with self._or_without(), self._data:
             self._insert("seen", [row[:7] for row in rows])
             self._insert("copies", [(row[0], row[7]) for row in rows])
+
+    @contextmanager
+    def _or_without(self) -> Iterator[None]:
+        """Where the file turns out to be damaged, locked for long or on a full disk, go on in memory."""
+        try:
+            yield
+        except sqlite3.Error:
+            self._data.close()
+            self._data = self._open(":memory:")
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """As few statements as can be: SQLite gives up the interpreter's lock at each, and decoding threads keep it."""
@@ -118,12 +132,13 @@ class Cache:
         key = hashlib.blake2b(digest_size=16)
         for some in (first, second):
             key.update(b"%d" % len(some) + b"".join(seen.digest for seen in some))
-        row = self._data.execute("SELECT found FROM pairs WHERE key = ?", (key.digest(),)).fetchone()
-        if row is not None:
-            return [(i, j, correlation) for i, j, correlation in json.loads(row[0])]
+        with self._or_without():
+            row = self._data.execute("SELECT found FROM pairs WHERE key = ?", (key.digest(),)).fetchone()
+            if row is not None:
+                return [(i, j, correlation) for i, j, correlation in json.loads(row[0])]
         prints = [duplicates.prints(self._copies(some)) for some in (first, second)]
         found = list(duplicates.pairs(*prints))
-        with suppress(sqlite3.OperationalError), self._data:
+        with self._or_without(), self._data:
             self._data.execute("INSERT OR REPLACE INTO pairs VALUES (?, ?)", (key.digest(), json.dumps(found)))
         return found
 
@@ -131,11 +146,17 @@ class Cache:
         side = duplicates.SMALL
         copies = np.empty((len(some), side, side), np.uint8)
         names = [_name(seen.path) for seen in some]
-        wanted = {name for name in names if name not in self._new}
-        rows = self._data.execute("SELECT path, grey FROM copies") if wanted else ()
-        old = {path: grey for path, grey in rows if path in wanted}
+        wanted = {name: seen.path for name, seen in zip(names, some, strict=True) if name not in self._new}
+        old: dict[str, bytes] = {}
+        if wanted:
+            with self._or_without():
+                rows = self._data.execute("SELECT path, grey FROM copies")
+                old |= {path: grey for path, grey in rows if path in wanted}
+        lost = [name for name in wanted if name not in old]  # what is damaged may begin behind what was known
+        with ThreadPoolExecutor(cores(), "nnface") as pool:
+            self._new |= zip(lost, pool.map(lambda name: _look(wanted[name])[1], lost), strict=True)
         for copy, name in zip(copies, names, strict=True):
-            grey = self._new.get(name) or old[name]
+            grey = self._new.get(name) or old.get(name) or bytes(side * side)  # gone meanwhile: like no other
             copy[:] = np.frombuffer(grey, np.uint8).reshape(side, side)
         return copies
 
@@ -173,11 +194,6 @@ def look(paths: Sequence[Path], cache: Cache, advance: Callable[[], None] = lamb
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)
     return [one for one in seen if one is not None]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _state(path: Path) -> tuple[int, int] | None:

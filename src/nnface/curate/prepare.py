@@ -1,9 +1,10 @@
 """Archives into the layout that ``datasets`` reads: verified, unpacked safely, and what has to be derived is made.
 
-It goes on where it was killed, and does nothing where all is done. What was unpacked is kept in
-``archives/nnface.json`` by the archive's checksum, so that an archive may be removed afterwards.
+It goes on where it was killed, and does nothing where all is done, as the number of files tells. What was unpacked is
+kept in ``archives/nnface.json`` by the archive's checksum, so that an archive may be removed afterwards.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from nnface.curate.checking import Memory, check, remember
 from nnface.curate.download import find
 from nnface.curate.unpack import unpack
 from nnface.errors import DataError, DependencyError
-from nnface.files import write_atomic
+from nnface.files import locked, write_atomic
 
 Say = Callable[[str], None]
 Advance = Callable[[str, int, int | None], None]
@@ -54,17 +55,24 @@ def prepare(
     Args:
         data: the data set.
         root: its folder.
-        force: write over files that are there and differ from the archive's.
+        force: compare every file with its archive, and write over those that are there and differ; else what was
+            unpacked before is unpacked again only where files are missing.
         say: told in sentences what happens.
         advance: told how far it is.
 
     Raises:
         DataError: there is no such folder, or neither an archive nor the data set in it; or what is derived cannot be.
         DependencyError: the ``.mat`` lists need scipy.
+        NnfaceError: another process prepares or downloads in the folder.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; nnface data download {data.name} --root {root} makes it")
+    with locked(root):  # two of them would write one temporary file, and each the notes that it read before
+        return _all(data, root, force, say, advance)
+
+
+def _all(data: Published, root: Path, force: bool, say: Say, advance: Advance) -> Prepared:
     memory = Memory(root)
     done = Prepared()
     for archive in data.archives:
@@ -96,14 +104,21 @@ def _one(
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     remember(archive, path, checked, memory)
-    if memory.get("unpacked", archive.file).get("sha256") == checked.sha256 and _is_unpacked(archive, root, memory):
+    ended = memory.get("unpacked", archive.file).get("sha256") == checked.sha256
+    if ended and not force and _is_unpacked(archive, root, memory) and not _lacks(archive, root, memory):
         done.kept.append(archive.file)
         return
     if archive.text:
         samples: tuple[str, ...] = (_copy(archive, path, root, force),)
         files = 1
     else:
-        ours = memory.get("unpacking", archive.file).get("sha256") == checked.sha256
+        # What differs after an unpacking that came to its end was changed by somebody since.
+        ours = not ended and memory.get("unpacking", archive.file).get("sha256") == checked.sha256
+
+        def begin() -> None:
+            memory.put("unpacking", archive.file, sha256=checked.sha256)
+            memory.put("unpacked", archive.file)
+
         result = unpack(
             path,
             root,
@@ -112,7 +127,7 @@ def _one(
             ours=ours,
             force=force,
             advance=lambda count, total: advance(archive.file, count, total),
-            begin=lambda: memory.put("unpacking", archive.file, sha256=checked.sha256),
+            begin=begin,
         )
         samples, files = result.samples, result.files
     memory.put("unpacked", archive.file, sha256=checked.sha256, files=files, samples=list(samples))
@@ -123,6 +138,15 @@ def _one(
 def _is_unpacked(archive: Archive, root: Path, memory: Memory) -> bool:
     samples = memory.get("unpacked", archive.file).get("samples")
     return isinstance(samples, list) and bool(samples) and all((root / str(s)).is_file() for s in samples)
+
+
+def _lacks(archive: Archive, root: Path, memory: Memory) -> bool:
+    """Whether fewer files lie where an archive goes than came out of it."""
+    count = 0
+    for name in archive.holds:
+        place = root / archive.into / name
+        count += place.is_file() + sum(len(files) for _, _, files in os.walk(place))
+    return not archive.text and count < memory.get("unpacked", archive.file).get("files", 0)
 
 
 def _copy(archive: Archive, path: Path, root: Path, force: bool) -> str:

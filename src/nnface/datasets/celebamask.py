@@ -18,7 +18,7 @@ Prepared (``nnface data prepare celebamask``, or any set of your own), one label
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -58,7 +58,8 @@ def read(root: str | Path, split: str = "train", lists: Sequence[str | Path] = (
         lists: these lists instead; names count from ``root`` where no such file is in the working folder.
 
     Raises:
-        DataError: a folder, a list, a picture or a mask is not there, or a list names nothing.
+        DataError: a folder, a list, a picture or a mask is not there, a list names nothing, or two pictures (or masks)
+            have one name but for the suffix.
     """
     root = Path(root)
     folder = next((root / name for name in ("images", PICTURES) if (root / name).is_dir()), None)
@@ -69,8 +70,7 @@ def read(root: str | Path, split: str = "train", lists: Sequence[str | Path] = (
                 f"run nnface data prepare celebamask --root {root}"
             )
         raise DataError(f"{root} is no prepared CelebAMask-HQ: it must hold images/ (or {PICTURES}/) and {MASKS}/")
-    pictures = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-    masks = {p.stem: p for p in (root / MASKS).iterdir() if p.suffix.lower() == ".png"}
+    pictures, masks = _one_each(folder, IMAGE_SUFFIXES), _one_each(root / MASKS, {".png"})
     keys, origin = _listed(root, split, lists, pictures)
     samples = []
     for key in keys:
@@ -81,6 +81,24 @@ def read(root: str | Path, split: str = "train", lists: Sequence[str | Path] = (
     if not samples:
         raise DataError(f"{origin} names no portrait")
     return samples
+
+
+def by_stem(folder: Path, suffixes: Collection[str]) -> tuple[dict[str, Path], list[Path]]:
+    """The files of a folder by their names without suffix, sorted, and those whose name is another one's already."""
+    found: dict[str, Path] = {}
+    twice = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and found.setdefault(path.stem, path) != path:
+            twice.append(path)
+    return found, twice
+
+
+def _one_each(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+    found, twice = by_stem(folder, suffixes)
+    if twice:
+        first = found[twice[0].stem].name
+        raise DataError(f"{twice[0]} has the name of {first} but for the suffix, and one counts; take the other away")
+    return found
 
 
 def _listed(root: Path, split: str, lists: Sequence[str | Path], pictures: Mapping[str, Path]) -> tuple[list[str], str]:

@@ -29,8 +29,8 @@ from nnface.predict.chips import whole
 from nnface.predict.classifier import Classifier, softmax, viewed
 from nnface.predict.detector import Detector, Size
 from nnface.predict.segmenter import Canvas, Segmenter
+from nnface.processors import physical_cores
 from nnface.report.table import Table
-from nnface.runtime.onnx import physical_cores
 from nnface.version import __version__
 from nnface.zoo import resolve
 

@@ -33,7 +33,8 @@ class Source:
 def expand(paths: Iterable[str], notes: list[str] | None = None) -> tuple[list[Source], list[str]]:
     """All pictures and videos that the paths stand for, in the order given, folders walked and sorted.
 
-    A path that is not there is taken as a picture, so that its reader says what is wrong with it.
+    A path that is not there is taken as a picture, so that its reader says what is wrong with it. In a folder, hidden
+    files and folders, whose names begin with a dot, are left out; one that is named itself is taken.
 
     Args:
         paths: as typed.
@@ -93,11 +94,12 @@ class _LeftOut(NamedTuple):
 
 
 def _walk(folder: str, below: str, problems: list[str], left_out: _LeftOut) -> Iterator[str]:
-    """The pictures below a folder, sorted by name at each level; links to files are followed, links to folders not."""
+    """The pictures below a folder, sorted by name at each level, without what is hidden; links to files are followed,
+    links to folders not."""
     here = os.path.join(folder, below) if below else folder  # noqa: PTH118
     try:
         with os.scandir(here) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
+            ordered = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         problems.append(f"cannot look into the folder {here}: {error.strerror or error}")
         return

@@ -20,8 +20,8 @@ from nnface.predict.analyzer import Analyzer
 from nnface.predict.chips import check_chip
 from nnface.predict.detector import Detector, Prepared
 from nnface.predict.video import Frame, Video
+from nnface.processors import physical_cores
 from nnface.results import Faces
-from nnface.runtime.onnx import physical_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

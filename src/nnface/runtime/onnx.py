@@ -4,8 +4,6 @@ The file is untrusted: it is read once, checked as those bytes and run from them
 have the inputs and outputs that its Spec promises.
 """
 
-import math
-import os
 import re
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnface.errors import DeviceError, ModelFileError
 from nnface.header import read_content, read_header
+from nnface.processors import physical_cores
 from nnface.runtime.promise import check_outputs, expected_outputs, in_parts, refuse_selected
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -29,7 +28,7 @@ class OnnxRunner:
         Args:
             path: of the ONNX file.
             device: ``cpu``, ``cuda``, ``cuda:N``, ``tensorrt`` or ``tensorrt:N``.
-            threads: for the network's operators; None: :func:`physical_cores`.
+            threads: for the network's operators; None: :func:`nnface.processors.physical_cores`.
 
         Raises:
             ModelFileError: not there, not ONNX, without a Spec, damaged, or not what its Spec says.
@@ -111,23 +110,6 @@ class OnnxRunner:
 
     def _lie(self, what: str) -> ModelFileError:
         return ModelFileError(f"{self.path} is not what its nnface metadata says: {what}")
-
-
-def physical_cores() -> int:
-    """The cores that this process may use: its affinity, without the second threads of a core, within its cgroup."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = set()
-    for cpu in allowed:
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            cores.add(tuple((topology / name).read_text() for name in ("physical_package_id", "core_id")))
-        except OSError:
-            cores.add((str(cpu),))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(len(cores), math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return max(1, len(cores))
 
 
 def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:

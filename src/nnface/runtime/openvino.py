@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nnface.errors import DeviceError, ModelFileError
 from nnface.header import read_content, read_header
 from nnface.intermediate import metadata
-from nnface.runtime.onnx import physical_cores
+from nnface.processors import physical_cores
 from nnface.runtime.promise import check_outputs, expected_outputs, in_parts, refuse_selected
 from nnface.spec import METADATA_KEY
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nnface.errors import DataError, NnfaceError, UsageError
-from nnface.files import locked, sha256, write_atomic
+from nnface.files import locked, sha256, unfinished, write_atomic
 from nnface.scale.job import Job
 from nnface.scale.pictures import Pictures
 from nnface.scale.shard import Row, Shard, decode, facts
@@ -151,8 +151,6 @@ def read(path: str | Path) -> Iterator[Row]:
 
 def _begin(folder: Path, manifest: Manifest) -> Output:
     there = [entry.name for entry in folder.iterdir()]
-    for name in [name for name in there if name.startswith(".") and ".part." in name]:
-        (folder / name).unlink()  # what was being written when the run was killed
     if (folder / MANIFEST).exists():
         _refuse_another(folder, _manifest(folder), manifest)
     elif any(not name.startswith(".") for name in there):
@@ -161,6 +159,10 @@ def _begin(folder: Path, manifest: Manifest) -> Output:
         )
     else:
         write_atomic(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+    for name in there:  # now that the folder is this run's: what was being written when it was killed
+        final = unfinished(name) or ""
+        if final == MANIFEST or _PART.fullmatch(final):
+            (folder / name).unlink()
     return Output(folder, manifest, _shards(folder, manifest))
 
 

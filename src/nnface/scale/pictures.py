@@ -97,7 +97,7 @@ class Pictures:
 
 
 def find(sources: Iterable[str]) -> tuple[Pictures, list[str]]:
-    """All pictures that the sources stand for, in the order given, folders walked and sorted.
+    """All pictures that the sources stand for, in the order given, folders walked and sorted, without what is hidden.
 
     Args:
         sources: pictures, folders, and URIs of object stores.
@@ -154,7 +154,9 @@ def _opened(uri: str) -> tuple[_Store, list[str]]:
         reason = str(error).partition("\n")[0].replace(uri, shown)
         raise UsageError(f"{shown} cannot be read: {reason}") from error
     paths = (info.path[len(path) :] for info in found if info.type == fs.FileType.File)
-    taken = [name for name in paths if PurePosixPath(name).suffix.lower() in image.IMAGE_SUFFIXES]
+    taken = [
+        n for n in paths if PurePosixPath(n).suffix.lower() in image.IMAGE_SUFFIXES and "/." not in n
+    ]  # not hidden
     return _Store(shown, system, path), sorted(taken, key=lambda name: name.split("/"))  # as a walk would go
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 
 import cv2
@@ -47,7 +48,9 @@ class SegmentationTask:
 
     Args:
         recipe: what to train.
-        sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing.
+        sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing. A portrait that is
+            in several of them, with the same key and the same bytes of picture and label image, counts once; other
+            portraits of one key count each, and are chosen or trained on together.
         device: where teachers run: the student's.
     """
 
@@ -67,15 +70,15 @@ class SegmentationTask:
         for part in recipe.data.rare:
             if part not in CELEBAMASK_LABELS:
                 raise RecipeError(f"{recipe.name}: data.rare names {part!r}; there are {', '.join(CELEBAMASK_LABELS)}")
-        everything = {s.key: s for samples in sources.values() for s in samples}  # collections overlap
-        self.train, self.chosen = split(list(everything.values()))
+        everything = _each_once(sample for samples in sources.values() for sample in samples)
+        self.train, self.chosen = split(everything)
         if recipe.data.all_pictures:
             self.train += self.chosen
         if not self.train:
             raise DataError("there is no portrait to train on")
         self.chosen = sorted(self.chosen, key=lambda s: s.key)[: recipe.evaluation.most]
         self.cache = PictureCache(recipe.data.cache, recipe.data.cache_side)
-        self._fingerprint = _fingerprint(list(everything.values()))
+        self._fingerprint = _fingerprint(everything)
         self._known_pixels: NDArray[np.int64] | None = None
         self._packed: dict[Path, tuple[tuple[int, ...], bytes]] = {}
 
@@ -149,7 +152,7 @@ class SegmentationTask:
         return Evaluation(figures, share * scores.frequent_f1 + (1 - share) * scores.mean_f1, self._spec)
 
     def fingerprint(self) -> str:
-        """A hash over every portrait's key and the size of its label image."""
+        """A hash over every portrait's key and its label image."""
         return self._fingerprint
 
     def sample(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
@@ -244,8 +247,26 @@ def _collate(samples: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) ->
     )
 
 
+def _each_once(samples: Iterable[SegmentationSample]) -> list[SegmentationSample]:
+    """Without repeated portraits, in the order of their keys' first ones."""
+    by_key: dict[str, list[SegmentationSample]] = {}
+    for sample in samples:
+        there = by_key.setdefault(sample.key, [])
+        if not any(_same(sample, other) for other in there):
+            there.append(sample)
+    return [sample for there in by_key.values() for sample in there]
+
+
+def _same(one: SegmentationSample, other: SegmentationSample) -> bool:
+    files = ((one.mask, other.mask), (one.path, other.path))
+    try:
+        return all(cmp(ours, theirs, shallow=False) for ours, theirs in files)
+    except OSError as error:
+        raise DataError(f"cannot compare {one.path} and {other.path}: {error.strerror or error}") from error
+
+
 def _fingerprint(samples: Sequence[SegmentationSample]) -> str:
     digest = hashlib.sha256()
-    for sample in sorted(samples, key=lambda s: s.key):
-        digest.update(f"{sample.key} {sha256(sample.mask)}\n".encode())
+    for key, labels in sorted((sample.key, sha256(sample.mask)) for sample in samples):
+        digest.update(f"{key} {labels}\n".encode())
     return digest.hexdigest()

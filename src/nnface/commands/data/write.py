@@ -76,7 +76,7 @@ def label(
     from nnface.datasets.samples import DetectionSample
     from nnface.predict.detector import Detector
     from nnface.predict.source import expand
-    from nnface.runtime.onnx import physical_cores
+    from nnface.processors import physical_cores
 
     place = work.place(target)
     sources, problems = expand(paths)

@@ -29,16 +29,19 @@ def read(path: str | Path) -> list[DetectionSample]:
 
     ``file_name`` is taken from the folder of the JSON file, or from a folder ``images`` beside it; an absolute path is
     taken as it is. The key is the
-    picture's own ``key`` if it has one, else ``file_name`` without its suffix. All categories count as faces; boxes
+    picture's own ``key`` if it has one, else ``file_name`` without its suffix. Where exactly one category is called
+    face, in whatever case, the annotations of the others are left out; else all categories count as faces. Boxes
     without width or height are left out.
 
     Raises:
-        DataError: not there, not JSON, not COCO, a picture without an id of its own or a file name or that is not
-            there, an annotation of an unknown picture, or a malformed box.
+        DataError: not there, a folder, not JSON, not COCO, a picture without an id of its own or a file name or that is
+            not there, an annotation of an unknown picture, or a malformed box.
     """
     path = Path(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; coco wants the JSON file, such as {path / 'faces.json'}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -48,6 +51,7 @@ def read(path: str | Path) -> list[DetectionSample]:
     annotations = data.get("annotations", [])
     if not isinstance(annotations, list):
         raise DataError(f"{path} is not COCO's detection form: its annotations are no list")
+    others = _other_categories(data.get("categories"))
     rows: dict[int | str | float, list[dict[str, Any]]] = {}
     for number, image in enumerate(data["images"]):
         known = isinstance(image, dict) and isinstance(image.get("id"), int | str | float)
@@ -60,8 +64,16 @@ def read(path: str | Path) -> list[DetectionSample]:
         owner = row.get("image_id") if isinstance(row, dict) else None
         if not isinstance(owner, int | str | float) or owner not in rows:
             raise DataError(f"{path}: annotation {number} of its list belongs to no picture (image_id {owner!r:.60})")
-        rows[owner].append(row)
+        if row.get("category_id") not in others:
+            rows[owner].append(row)
     return [_sample(path, image, rows[image["id"]]) for image in data["images"]]
+
+
+def _other_categories(categories: Any) -> list[Any]:
+    """The ids of the categories that are no faces: where one alone is called face, all others that are listed."""
+    known = [c for c in categories if isinstance(c, dict) and "id" in c] if isinstance(categories, list) else []
+    faces = [c["id"] for c in known if str(c.get("name")).strip().casefold() == "face"]
+    return [c["id"] for c in known if c["id"] != faces[0]] if len(faces) == 1 else []
 
 
 def _sample(path: Path, image: dict[str, Any], rows: list[dict[str, Any]]) -> DetectionSample:

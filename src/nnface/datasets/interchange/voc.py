@@ -43,13 +43,18 @@ def read(root: str | Path, split: str = "train") -> list[DetectionSample]:
     suffix.
 
     Raises:
-        DataError: no XML file, one that is malformed or not VOC's, or a picture that is not there.
+        DataError: no XML file, one that is malformed or not VOC's, a list that cannot be read, or a picture that is not
+            there.
     """
     root = Path(root)
     folder = _annotations(root)
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     if listed.is_file():
-        keys = [_key(folder, line.strip()) for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        try:
+            lines = listed.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"the list {listed} cannot be read: {error}") from error
+        keys = [_key(folder, line.strip()) for line in lines if line.strip()]
     elif split == "train" or not splits(root):
         keys = sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.xml"))
     else:

@@ -190,6 +190,15 @@ TABLES = {
         },
         order=lambda row: -row["hard"],
     ),
+    "animals": Source(
+        "animals.json",
+        {
+            "detector": text("detector"),
+            "reports from": lambda row: f"{row['score']:.2f}",
+            "pictures with a false face, %": figure("taken"),
+        },
+        order=lambda row: row["taken"],
+    ),
     "widerface-imports": Source(
         "widerface-imports.json", {"detector": text("detector"), **FIGURES, "CPU ms a picture": text("cpu_ms")}
     ),

@@ -1,8 +1,10 @@
 """One test walks every network that can be created; others what they have in common."""
 
 import dataclasses
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 
 from nnface.errors import DeviceError, UsageError
 from nnface.geometry.anchors import grid
+from nnface.models import file
 from nnface.models.create import ARCHITECTURES, create, default_spec
 from nnface.runtime.torch import TorchRunner
 from nnface.spec import CELEBAMASK_LABELS, LABEL_ORDERS, parse
@@ -238,3 +241,36 @@ def test_defaults_of_the_published_families():
     small, large = specs["retinaface-mobilenet025-relu"].detection, specs["retinaface-mobilenet025"].detection
     assert small == dataclasses.replace(large, anchor_sizes=((10, 20), (32, 64), (128, 256)))
     assert specs["retinaface-dense-resnet50"].input.mean == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "depths", "blocks"),
+    [
+        (
+            "anchorfree",
+            {"stem": 8, "widths": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "neck": 16, "head_depth": 1},
+            [1, 2, 1, 3],
+            3,
+        ),
+        ("classifier-compact", {"stem": 8, "widths": [8, 16], "depths": [1, 2]}, [3, 2], 2),
+    ],
+)
+def test_a_deeper_network_answers_as_the_one_that_it_was_made_of(tmp_path, architecture, settings, depths, blocks):
+    torch.manual_seed(0)
+    given = create(architecture, settings).train()
+    images = torch.rand(4, 3, 64, 64)
+    given(images)  # statistics and weights of its own
+    file.save(tmp_path / "a.safetensors", given, default_spec(architecture, **settings))
+    tool = Path(__file__).parents[1] / "tools/deepen.py"
+    words = ["--depths", ",".join(map(str, depths)), "--out", tmp_path / "b.safetensors"]
+    subprocess.run([sys.executable, tool, tmp_path / "a.safetensors", *words], check=True)
+    deeper, spec = file.load(tmp_path / "b.safetensors")
+    assert spec.settings["depths"] == depths
+    assert len(list(deeper.parameters())) == len(list(given.parameters())) + 6 * blocks
+    with torch.no_grad():
+        before, after = given.eval()(images), deeper.eval()(images)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value)
+    fewer = ["--depths", ",".join("1" for _ in depths), "--out", tmp_path / "c.safetensors"]
+    refused = subprocess.run([sys.executable, tool, tmp_path / "b.safetensors", *fewer], capture_output=True, text=True)
+    assert refused.returncode == 1 and "none smaller" in refused.stderr

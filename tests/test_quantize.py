@@ -134,6 +134,16 @@ def test_fp16_agrees_and_keeps_its_inputs_and_outputs(photographs, tmp_path):
     assert len(halves) > 20 and out.stat().st_size < 0.6 * float32_size("fast")
 
 
+def test_a_bundled_model_comes_out_with_plain_weights(tmp_path):
+    spec, report = build(resolve("default"), tmp_path / "plain.onnx")
+    assert report is None and spec == read_spec(resolve("default"))
+    assert (tmp_path / "plain.onnx").stat().st_size > 3 * resolve("default").stat().st_size
+    images = np.random.default_rng(0).standard_normal((1, 3, 96, 64)).astype(np.float32)
+    one, other = (OnnxRunner(path, threads=1).run(images) for path in (resolve("default"), tmp_path / "plain.onnx"))
+    for name, values in one.items():
+        np.testing.assert_allclose(other[name], values, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_that_leaves_the_range_of_fp16_is_refused(tmp_path):
     proto = widened(onnx.load(resolve("attributes")))
     first = next(node for node in proto.graph.node if node.op_type == "Conv")
@@ -296,13 +306,14 @@ def test_refusals_are_one_sentence(tmp_path, photographs):
     for options in ({"precision": "fp16"}, {"precision": "int8", "calibrate": str(photographs)}):
         refused(DataError, "no labelled face", evaluate=f"coco:{tmp_path / 'nobody.json'}", **options)
     refused(NnfaceError, "does not exist", out=tmp_path / "no" / "a.onnx", precision="fp16")
-    refused(UsageError, "is ONNX already")
     refused(UsageError, "is the model file itself", out=fast, precision="fp16")
     refused(UsageError, "--min-score is the cut of --with-nms", min_score=0.5, precision="fp16")
     refused(UsageError, "belong to --precision", calibrate=str(photographs), with_nms=True)
     refused(UsageError, "--pictures and --most-lost belong to --precision", most_lost=1.0, with_nms=True)
     refused(UsageError, "--most-lost needs pictures", most_lost=1.0, precision="fp16")
     tiny = bright_detector(tmp_path / "tiny.onnx")
+    with pytest.raises(UsageError, match=r"tiny.onnx is ONNX already; --precision"):
+        build(tiny, tmp_path / "b.onnx")
     refused(UsageError, "no layer between", tiny, precision="int8", calibrate=str(photographs))
     foreign = onnx.load(fast)
     del foreign.metadata_props[:]

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from nnface.errors import NnfaceError
+from nnface.errors import NnfaceError, UsageError
 from nnface.files import atomic_path
 from nnface.header import open_header
 from nnface.models.narrow import is_narrow, widened
@@ -36,6 +36,23 @@ def as_onnx(model: str | Path, folder: Path) -> tuple[Path, Spec]:
     from nnface.export.onnx import export  # here: what is ONNX already needs no torch
 
     return folder / "network.onnx", export(model, folder / "network.onnx")
+
+
+def widen(model: str | Path, out: str | Path) -> Spec:
+    """Write an ONNX file with plain float32 weights in place of those that are stored in fewer bits.
+
+    The bundled files are such; what runs them widens the weights each time that it opens them.
+
+    Raises:
+        UsageError: its weights are plain already.
+        NnfaceError: ``out`` cannot be written.
+    """
+    proto = onnx.load(model, load_external_data=False)
+    if not is_narrow(proto):
+        raise UsageError(f"{model} is ONNX already; --precision, --with-nms, --size or --batch make another of it")
+    with atomic_path(Path(out)) as temporary:
+        onnx.save(widened(proto), temporary)
+    return open_header(out)[1]
 
 
 def sides(spec: InputSpec) -> list[tuple[int, int]]:

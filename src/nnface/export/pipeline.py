@@ -57,8 +57,6 @@ def build(
     if min_score is not None and not with_nms:
         raise UsageError("--min-score is the cut of --with-nms; without it, whoever runs the file chooses")
     _require_precision(precision, bool(calibrate or evaluate), method, pictures, most_lost)
-    if kind == "onnx" and not (shaped or precision or with_nms):
-        raise UsageError(f"{model} is ONNX already; --precision, --with-nms, --size or --batch make another of it")
     if Path(out).exists() and Path(out).samefile(model):
         raise UsageError(f"{out} is the model file itself; name another file for --out")
     _require_writable(Path(out))
@@ -86,6 +84,10 @@ def build(
         from nnface.export.selection import add_selection
 
         steps.append(partial(add_selection, min_score=min_score))
+    if not steps:  # ONNX, of which nothing else is wanted
+        from nnface.export.graph import widen
+
+        steps.append(widen)
     results = _run(steps, Path(model), Path(out))
     return open_header(out)[1], next((r for r in results if not isinstance(r, Spec)), None)
 

@@ -4,7 +4,6 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from filecmp import cmp
 from pathlib import Path
 
 import cv2
@@ -49,7 +48,7 @@ class SegmentationTask:
     Args:
         recipe: what to train.
         sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing. A portrait that is
-            in several of them, with the same key and the same bytes of picture and label image, counts once; other
+            in several of them, with the same key and the same label image, counts once; other
             portraits of one key count each, and are chosen or trained on together.
         device: where teachers run: the student's.
     """
@@ -248,21 +247,18 @@ def _collate(samples: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) ->
 
 
 def _each_once(samples: Iterable[SegmentationSample]) -> list[SegmentationSample]:
-    """Without repeated portraits, in the order of their keys' first ones."""
+    """Without repeated portraits, of which the last one counts, in the order of their keys' first ones."""
     by_key: dict[str, list[SegmentationSample]] = {}
     for sample in samples:
         there = by_key.setdefault(sample.key, [])
-        if not any(_same(sample, other) for other in there):
-            there.append(sample)
+        place = next((n for n, other in enumerate(there) if _same_labels(sample.mask, other.mask)), len(there))
+        there[place : place + 1] = [sample]
     return [sample for there in by_key.values() for sample in there]
 
 
-def _same(one: SegmentationSample, other: SegmentationSample) -> bool:
-    files = ((one.mask, other.mask), (one.path, other.path))
-    try:
-        return all(cmp(ours, theirs, shallow=False) for ours, theirs in files)
-    except OSError as error:
-        raise DataError(f"cannot compare {one.path} and {other.path}: {error.strerror or error}") from error
+def _same_labels(one: Path, other: Path) -> bool:
+    """Whether it is one portrait, however its files were encoded: no two of them have the same label image."""
+    return one == other or np.array_equal(read_mask(one), read_mask(other))
 
 
 def _fingerprint(samples: Sequence[SegmentationSample]) -> str:

@@ -10,15 +10,14 @@ reports: our Spec's, a peer's as its own project sets it, ``NAME:SIZE:SCORE``.
 """
 
 import argparse
-import importlib.util
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+from peers import load
 
 from nnface import Detector
 from nnface.errors import NnfaceError
@@ -92,13 +91,7 @@ def _ours(name: str) -> tuple[str, float, Callable[[Pixels], Prediction]]:
 
 def _peer(folder: Path, text: str) -> tuple[str, float, Callable[[Pixels], Prediction]]:
     name, size, score = text.split(":")
-    path = folder / "peers.py"
-    plan = importlib.util.spec_from_file_location("peers", path)
-    if not path.is_file() or plan is None or plan.loader is None:
-        raise NnfaceError(f"{path} is not there; --peers names the folder that holds it")
-    module: Any = importlib.util.module_from_spec(plan)
-    plan.loader.exec_module(module)
-    detect = module.create(name, int(size), float(score) - 1e-6)
+    detect = load(folder).create(name, int(size), float(score) - 1e-6)
     return f"{name}, long side {size}", float(score), lambda image: detect(image)[:2]
 
 

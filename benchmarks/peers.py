@@ -88,15 +88,21 @@ def _command(options: argparse.Namespace) -> str:
     return " ".join(["python benchmarks/peers.py", fixed, *chosen])
 
 
-def _peers(options: argparse.Namespace) -> Sequence[tuple[str, str, Detect]]:
-    if not options.peer:
-        return []
-    path = options.peers / "peers.py"
+def load(folder: Path) -> Any:
+    """The peers' code: the module ``peers.py`` of a folder."""
+    path = folder / "peers.py"
     plan = importlib.util.spec_from_file_location("peers", path)
     if not path.is_file() or plan is None or plan.loader is None:
         raise NnfaceError(f"{path} is not there; --peers names the folder that holds it")
     module: Any = importlib.util.module_from_spec(plan)
     plan.loader.exec_module(module)
+    return module
+
+
+def _peers(options: argparse.Namespace) -> Sequence[tuple[str, str, Detect]]:
+    if not options.peer:
+        return []
+    module = load(options.peers)
     module.THREADS = options.threads
     found = []
     for text in options.peer:

@@ -1,6 +1,7 @@
 """``nnface evaluate faces``: a detector on labelled pictures of one's own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -70,6 +71,13 @@ def test_the_part_that_no_training_sees_is_measured_by_default(data: Path, tmp_p
     (own / "labels/train/coffee.txt").write_text("")
     ended = nnface("evaluate", "faces", "--data", f"yolo:{own}", "--protocol", "320", "--json", "-", cwd=tmp_path)
     assert ended.code == 0 and json.loads(ended.out)["easy"] == 1
+    # A picture of the same name in the other part, whose face nobody labelled.
+    shutil.copy(own / "images/val/astronaut.png", own / "images/train")
+    (own / "labels/train/astronaut.txt").write_text("")
+    command = ("evaluate", "faces", "--data", f"yolo:{own}", "--protocol", "320", "--json")
+    for more, right in (((), 1), (("--all",), 0.5)):
+        ended = nnface(*command, "-", *more, cwd=tmp_path)
+        assert json.loads(ended.out)["precision"] == right
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ import onnx
 from nnface import Detector
 from nnface.datasets.interchange import coco
 from nnface.datasets.samples import split
+from nnface.evaluation import faces as own
 from nnface.export.onnx import export
 from nnface.files import atomic_path
 from nnface.metrics import wider
@@ -41,9 +42,9 @@ COMMAND = "python benchmarks/peers.py --list holdout.txt --model {}:{}"
 
 
 def found_in(detector, samples):
-    """Key to boxes and scores."""
+    """Boxes and scores, by the picture's path: pictures of several files may have one name."""
     found = detector.batch([s.path for s in samples])
-    return {s.key: (faces.boxes, faces.scores) for s, faces in zip(samples, found, strict=True)}
+    return {str(s.path): (faces.boxes, faces.scores) for s, faces in zip(samples, found, strict=True)}
 
 
 def main():
@@ -61,7 +62,7 @@ def main():
     if options.size is not None:
         spec = replace(spec, input=replace(spec.input, size=options.size))
     samples = [sample for path in options.chosen for sample in split(coco.read(path))[1]]
-    truth = wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
+    truth = own.truth(samples)
     point = operating_point(found_in(Detector(TorchRunner(module, spec), min_score=0.05), samples), truth)
     if point is None:
         raise SystemExit("no score is precise enough, or there are too few faces")

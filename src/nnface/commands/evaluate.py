@@ -17,7 +17,7 @@ from nnface.evaluation import fddb as fddb_benchmark
 from nnface.evaluation import widerface as benchmark
 from nnface.evaluation.figures import figures_json
 from nnface.files import make_folder, write_atomic
-from nnface.metrics.wider import Truth
+from nnface.metrics.wider import Prediction, Truth
 from nnface.report import require
 
 FOLDER = click.Path(path_type=Path)
@@ -119,7 +119,6 @@ def evaluate_widerface(
     Protocols: vga (long side 640), original (the picture's own size), 1600 (short side 1600, long at most 2150), N
     (long side N), multiscale (several, mirrored too, merged by box voting). A network of fixed input uses its own.
     """
-    from nnface.commands.output import progress
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     if split == "test":
@@ -139,13 +138,7 @@ def evaluate_widerface(
         if list_file is not None:
             pictures = benchmark.find_pictures(data, read_list(list_file), "test")
     detector = Measured(model, chosen, device, threads)
-    found = {}
-    with progress("pictures", len(pictures)) as done:
-        for key, prediction in benchmark.run(detector, pictures, batch):
-            found[key] = prediction
-            if predictions is not None:
-                write_predictions(predictions, {key: prediction})
-            done()
+    found = _found(detector, pictures, batch, predictions)
     if faces is None:
         click.echo(f"{len(found)} prediction files at {detector.name} are in {predictions}")
         return
@@ -165,8 +158,8 @@ def evaluate_widerface(
     "--all",
     "whole",
     is_flag=True,
-    help="Every picture of the set, which the model must not have been trained on.  [default: its part val, or where "
-    "it has none, the tenth that no training sees]",
+    help="Every picture of train and val, which the model must not have been trained on.  [default: the part val, or "
+    "where there is none, the tenth that no training sees]",
 )
 @click.option(
     "--protocol", metavar="vga|original|1600|N", help="Size of the pictures.  [default: the one that the model is for]"
@@ -195,20 +188,19 @@ def evaluate_faces(
     pixels; and what is right and what is found, of faces higher than 30 pixels, at the score from which the model
     reports faces.
     """
-    from nnface.commands.output import progress
     from nnface.evaluation import faces as own
 
     _check(json_file, save)
     samples = own.read(data, whole=whole)
-    detectors = [own.opened(name, protocol, device, threads) for name in filter(None, (model, compare))]
-    with progress("pictures", len(samples) * len(detectors)) as done:
-        found = [own.found(detector, samples, batch, done) for detector in detectors]
-    truth = own.truth(samples)
+    pictures, truth = own.pictures(samples), own.truth(samples)
+    names = [model, compare] if compare else [model]
+    detectors = [own.opened(name, protocol, device, threads) for name in names]
+    found = [_found(detector, pictures, batch) for detector in detectors]
     differences = benchmark.compare(found[0], found[1], truth) if compare else None
     points = [own.reported(*pair, truth) for pair in zip(detectors, found, strict=True)]
     about = {"model": model, "protocol": detectors[0].name, "device": detectors[0].device, "data": data}
     if json_file != "-":
-        own.points_table([model, *filter(None, [compare])], points).show()
+        own.points_table(names, points).show()
     figures = {"min_score": points[0].score, "precision": points[0].precision, "recall": points[0].recall}
     _finish(benchmark.score(found[0], truth), about, json_file, save, differences, compare or "", data, figures)
 
@@ -235,7 +227,6 @@ def evaluate_fddb(
     batch: int,
 ) -> None:
     """Measure a detector on FDDB: the discrete ROC, true-positive rate by the number of false positives."""
-    from nnface.commands.output import progress
     from nnface.evaluation.protocol import Measured, parse_protocol
 
     chosen = parse_protocol(protocol)
@@ -243,11 +234,7 @@ def evaluate_fddb(
     truth = fddb_data.read_truth(data)
     pictures = fddb_data.find_pictures(data, list(truth))
     detector = Measured(model, chosen, device, threads)
-    found = {}
-    with progress("pictures", len(pictures)) as done:
-        for key, prediction in benchmark.run(detector, pictures, batch):
-            found[key] = prediction
-            done()
+    found = _found(detector, pictures, batch)
     roc = fddb_benchmark.score(found, truth)
     about = {"model": model, "protocol": detector.name, "device": detector.device, "data": str(data)}
     if json_file != "-":
@@ -457,6 +444,22 @@ def evaluate_celebamask(
 def _truth(folder: Path, list_file: Path | None) -> Truth:
     truth = read_truth(folder)
     return truth if list_file is None else choose(truth, read_list(list_file), list_file)
+
+
+def _found(
+    detector: benchmark.Detect, pictures: Mapping[str, Path], batch: int, predictions: Path | None = None
+) -> dict[str, Prediction]:
+    """What a detector finds in each picture, by its key; each is written to the folder ``predictions`` at once."""
+    from nnface.commands.output import progress
+
+    found = {}
+    with progress("pictures", len(pictures)) as done:
+        for key, prediction in benchmark.run(detector, pictures, batch):
+            found[key] = prediction
+            if predictions is not None:
+                write_predictions(predictions, {key: prediction})
+            done()
+    return found
 
 
 def _finish(

@@ -86,7 +86,7 @@ def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) 
         text: ``NAME:PATH``.
         training: those to train on, without the tenth that is kept for choosing; else ``val``, or where the set has
             none, that tenth.
-        whole: of a set for ``detect`` without a part ``val``, every picture to measure on instead of that tenth.
+        whole: to measure on every picture of ``train`` and ``val`` instead.
 
     Raises:
         UsageError: not of that form, or of another task.
@@ -97,7 +97,10 @@ def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) 
     if not sign or name not in _FORMS[task]:
         forms = " or ".join(f"{form}:PATH" for form in _FORMS[task])
         raise UsageError(f"{text!r} is no data for a model to {task}; give {forms}")
-    samples = _read(name, place, "train") if training or whole else _validation(name, place)
+    if whole:
+        samples: Samples = [s for part in _parts(name, Path(place)) for s in _read(name, place, part)]  # type: ignore[assignment]
+    else:
+        samples = _read(name, place, "train") if training else _validation(name, place)
     if training:
         samples = [s for s in samples if not is_chosen(s.key)]  # type: ignore[assignment]
     if not samples:
@@ -113,6 +116,14 @@ def read_samples(task: Task, text: str, *, training: bool, whole: bool = False) 
 def _measurable(samples: Sequence[DetectionSample]) -> bool:
     """Whether there is a face of which :func:`nnface.metrics.wider.by_height` has a figure."""
     return any(((s.boxes[:, 3] - s.boxes[:, 1] > _LOWEST) & ~s.ignored).any() for s in samples)
+
+
+def _parts(name: str, root: Path) -> list[str]:
+    """Those of ``train`` and ``val`` that a set for ``detect`` has; a set without parts is all ``train``."""
+    if not _has_validation(name, root):
+        return ["train"]
+    named = {"widerface": widerface.splits, "yolo": yolo.splits, "voc": voc.splits}[name](root)
+    return ["train", "val"] if "train" in named else ["val"]
 
 
 def _validation(name: str, place: str) -> Samples:

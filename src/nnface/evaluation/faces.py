@@ -1,10 +1,10 @@
 """A detector measured on any labelled pictures: people's own, of which there is no benchmark."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from nnface.datasets.samples import DetectionSample
-from nnface.evaluation import widerface
 from nnface.evaluation.agreement import read_samples
 from nnface.evaluation.protocol import Measured, parse_protocol
 from nnface.header import read_spec
@@ -30,24 +30,14 @@ def read(data: str, *, whole: bool = False) -> list[DetectionSample]:
     return cast(list[DetectionSample], read_samples("detect", data, training=False, whole=whole))
 
 
+def pictures(samples: Sequence[DetectionSample]) -> dict[str, Path]:
+    """Each picture by its path: two of one name but for the folder or the suffix are two."""
+    return {str(s.path): s.path for s in samples}
+
+
 def truth(samples: Sequence[DetectionSample]) -> wider.Truth:
-    """The faces, in settings by their height."""
-    return wider.by_height({s.key: s.boxes for s in samples}, {s.key: s.ignored for s in samples})
-
-
-def found(
-    detector: Measured, samples: Sequence[DetectionSample], batch: int, done: Callable[[], object]
-) -> dict[str, wider.Prediction]:
-    """What the detector finds in each picture, by its key; ``done`` is called after each.
-
-    Raises:
-        ImageError: a picture cannot be read.
-    """
-    predictions = {}
-    for key, prediction in widerface.run(detector, {s.key: s.path for s in samples}, batch):
-        predictions[key] = prediction
-        done()
-    return predictions
+    """The faces of each of :func:`pictures`, in settings by their height."""
+    return wider.by_height({str(s.path): s.boxes for s in samples}, {str(s.path): s.ignored for s in samples})
 
 
 def reported(detector: Measured, predictions: Mapping[str, wider.Prediction], faces: wider.Truth) -> OperatingPoint:

@@ -48,8 +48,8 @@ class SegmentationTask:
     Args:
         recipe: what to train.
         sources: name to portraits, as ``--data`` names them; a tenth of each is kept for choosing. A portrait that is
-            in several of them, with the same key and the same label image, counts once; other
-            portraits of one key count each, and are chosen or trained on together.
+            in several of them, with the same key and the same label image, counts once; other portraits of one key
+            count each, and are chosen or trained on together.
         device: where teachers run: the student's.
     """
 
